@@ -1,0 +1,68 @@
+"""nscontainer: run a notebook cell inside a real Linux container and plot what the kernel accounted.
+
+``%load_ext nscontainer`` brings ``%%container`` and ``%container``; :func:`run`, :func:`run_cell` and
+:class:`Container` are the same from Python; :func:`load` opens a saved result. Importing this is
+cheap and works on every platform: what needs Linux, pandas or matplotlib is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Container": "nscontainer.engine.container",
+    "ContainerSpec": "nscontainer.spec",
+    "NsContainerError": "nscontainer.errors",
+    "RunResult": "nscontainer.measure.result",
+    "load": "nscontainer.measure.result",
+    "run": "nscontainer.api",
+    "run_cell": "nscontainer.api",
+}
+
+__all__ = [
+    "Container",
+    "ContainerSpec",
+    "NsContainerError",
+    "RunResult",
+    "__version__",
+    "load",
+    "load_ipython_extension",
+    "run",
+    "run_cell",
+    "unload_ipython_extension",
+]
+
+if TYPE_CHECKING:
+    from nscontainer.api import run, run_cell
+    from nscontainer.engine.container import Container
+    from nscontainer.errors import NsContainerError
+    from nscontainer.measure.result import RunResult, load
+    from nscontainer.spec import ContainerSpec
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives, at its first use (PEP 562)."""
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Show the public names to completion, loaded or not."""
+    return sorted(__all__)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Bring the magics into an IPython shell: ``%load_ext nscontainer``."""
+    import_module("nscontainer_magics").load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the magics out again: ``%unload_ext nscontainer``."""
+    import_module("nscontainer_magics").unload_ipython_extension(shell)

@@ -1,0 +1,257 @@
+"""The front door: run a command or a cell in a fresh container and get its result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from nscontainer import spec
+from nscontainer.errors import CommandError, HostError
+
+if TYPE_CHECKING:
+    from nscontainer.engine.container import Container
+    from nscontainer.measure.result import RunResult
+
+Sink = Callable[[bytes], None]
+Message = dict[str, Any]
+
+
+def _engine() -> type[Container]:
+    """Load the engine; where there is no Linux, say so in doctor's words."""
+    if sys.platform != "linux":
+        from nscontainer.doctor import explain_missing
+
+        raise explain_missing()
+    from nscontainer.engine.container import Container
+
+    return Container
+
+
+@overload
+def run(
+    command: Iterable[str],
+    *,
+    name: str | None = ...,
+    detach: Literal[False] = ...,
+    input: bytes | None = ...,
+    on_stdout: Sink | None = ...,
+    on_stderr: Sink | None = ...,
+    on_tick: Callable[[Container], None] | None = ...,
+    check: bool = ...,
+    on_interrupt: Literal["raise", "return"] = ...,
+    **options: Any,
+) -> RunResult: ...
+
+
+@overload
+def run(
+    command: Iterable[str],
+    *,
+    name: str | None = ...,
+    detach: Literal[True],
+    input: bytes | None = ...,
+    **options: Any,
+) -> Container: ...
+
+
+def run(
+    command: Iterable[str],
+    *,
+    name: str | None = None,
+    detach: bool = False,
+    input: bytes | None = None,  # noqa: A002 - subprocess's name
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    on_tick: Callable[[Container], None] | None = None,
+    check: bool = False,
+    on_interrupt: Literal["raise", "return"] = "raise",
+    **options: Any,
+) -> RunResult | Container:
+    """Run a command in a fresh container.
+
+    Parameters
+    ----------
+    command
+        The program and its arguments, as for :func:`subprocess.run`.
+    name
+        A name for the container.
+    detach
+        Give the running :class:`Container` back at once; it outlives this process.
+    input
+        Bytes for its standard input, which is empty where none are given.
+    on_stdout, on_stderr
+        Take output as it comes. Without them it is kept: ``result.stdout``, ``result.stderr``.
+    on_tick
+        Called four times a second while it runs, with the container.
+    check
+        Raise where the exit code is not 0.
+    on_interrupt
+        After Ctrl-C has ended the container: raise KeyboardInterrupt, or return the result.
+    options
+        As :func:`nscontainer.spec.build` takes them: ``cpu="20%"``, ``memory="256M"``, ...
+
+    Raises
+    ------
+    SpecError, HostError, SetupError
+        Before the command has run; nothing is left.
+    CommandError
+        With ``check``, where it failed; ``error.result`` has the result.
+    KeyboardInterrupt
+        The result is in its ``result`` attribute.
+
+    Examples
+    --------
+    >>> r = nscontainer.run(["sha256sum", "/dev/zero"], cpu="20%", timeout="2s")
+    >>> r.usage["cpuacct.usage"].iloc[-1] / 1e9  # CPU seconds
+    0.4
+    """
+    container_type = _engine()
+    what = spec.build(command, **options)
+    with _stdin(input) as stdin:
+        container = container_type.create(
+            what, name=name, detach=detach, remove=not detach, stdin=stdin
+        )
+    container.start()
+    if detach:
+        return container
+    return _driven(container, on_stdout, on_stderr, None, on_tick, None, check, on_interrupt)
+
+
+def run_cell(
+    code: str,
+    *,
+    name: str | None = None,
+    filename: str | None = None,
+    on_message: Callable[[Message], None] | None = None,
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    on_tick: Callable[[Container], None] | None = None,
+    on_start: Callable[[Container], None] | None = None,
+    check: bool = False,
+    on_interrupt: Literal["raise", "return"] = "raise",
+    colors: bool = False,
+    width: int = 80,
+    **options: Any,
+) -> RunResult:
+    """Run Python code in a fresh container, as ``%%container`` does.
+
+    Parameters
+    ----------
+    code
+        The cell's source.
+    filename
+        What tracebacks call it.
+    on_message
+        Takes Jupyter's messages as the cell sends them (``msg_type``, ``content``).
+    on_start
+        Called with the container when its code has been let go.
+    options
+        As :func:`nscontainer.spec.build` takes them. The working directory is this process's own
+        where none is given, ``sys.path`` as well.
+
+    Returns
+    -------
+    RunResult
+        With ``outputs``, the messages kept in Jupyter's form.
+    """
+    container_type = _engine()
+    options.setdefault("workdir", _working_directory())
+    options.setdefault("python_path", [path or os.getcwd() for path in sys.path])
+    what = spec.build(None, **options)
+    container = container_type.create(what, name=name)
+    container.start()
+    container.send(
+        {
+            "msg_type": "execute_request",
+            "content": {
+                "code": code,
+                "filename": filename,
+                "line_offset": 0,
+                "sys_path": list(what.python_path),
+                "colors": colors,
+                "width": width,
+            },
+        }
+    )
+    if on_start is not None:
+        on_start(container)
+    return _driven(
+        container, on_stdout, on_stderr, on_message or _ignore, on_tick, code, check, on_interrupt
+    )
+
+
+def _ignore(_message: Message) -> None:
+    """Take a message and do nothing: it is in the result's outputs."""
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        message = "the working directory no longer exists"
+        raise HostError(message, hint="change to one that does") from None
+
+
+@contextlib.contextmanager
+def _stdin(data: bytes | None) -> Iterator[int | None]:
+    """Give bytes as a file to read from: however long, nobody has to write while it is read."""
+    if data is None:
+        yield None
+        return
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _driven(
+    container: Container,
+    on_stdout: Sink | None,
+    on_stderr: Sink | None,
+    on_message: Callable[[Message], None] | None,
+    on_tick: Callable[[Container], None] | None,
+    code: str | None,
+    check: bool,  # noqa: FBT001
+    on_interrupt: str,
+) -> RunResult:
+    from nscontainer.measure.result import RunResult
+
+    kept: list[bytes] = []
+    kept_err: list[bytes] = []
+    messages: list[Message] = []
+
+    def take(message: Message) -> None:
+        messages.append(message)
+        if on_message is not None:
+            on_message(message)
+
+    record = container.drive(
+        on_stdout=on_stdout or kept.append,
+        on_stderr=on_stderr or kept_err.append,
+        on_message=take if on_message is not None else None,
+        on_tick=on_tick,
+    )
+    result = RunResult.from_record(
+        record,
+        container.samples(),
+        stdout=b"".join(kept),
+        stderr=b"".join(kept_err),
+        outputs=messages if code is not None else None,
+        code=code,
+    )
+    if record["interrupted"] and on_interrupt == "raise":
+        interrupt = KeyboardInterrupt()
+        interrupt.result = result  # type: ignore[attr-defined]
+        raise interrupt
+    if check and not result.ok:
+        error = CommandError(result.describe_exit(), exit_code=result.exit_code)
+        error.result = result  # type: ignore[attr-defined]
+        raise error
+    return result

@@ -1,0 +1,90 @@
+"""What the doctor found: one frozen record a facility, as table and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from nscontainer.measure.text import text_of
+
+Status = Literal["works", "limited", "missing"]
+
+_LONG: Final = 1000
+_SYMBOLS: Final = {"works": "✓", "limited": "!", "missing": "✗"}
+_ASCII: Final = {"works": "ok", "limited": "!", "missing": "X"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One facility of this host, after it was tried."""
+
+    name: str
+    status: Status
+    detail: str
+    """What was seen: the version, the path, the kernel's answer."""
+    why: str = ""
+    """What is lost without it, and the cause where it is known; empty where it works."""
+    mend: str = ""
+    """The command (or the step) that mends it on this kind of host; empty where it works."""
+    needed: bool = False
+    """Whether no container can run without it."""
+
+
+def to_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Give the findings as plain JSON types, in order."""
+    return [dataclasses.asdict(finding) for finding in findings]
+
+
+def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "utf-8") -> str:
+    """Lay the findings out as a table, one line each, with why and how to mend it below.
+
+    Parameters
+    ----------
+    findings
+        As :func:`nscontainer.doctor.examine` gave them.
+    width
+        Columns of the terminal.
+    encoding
+        What the output can carry; where it has no ✓ the marks are ASCII.
+    """
+    symbols = _SYMBOLS if _can_encode("✓✗", encoding) else _ASCII
+    mark = max(len(s) for s in symbols.values())
+    names = max((len(f.name) for f in findings), default=0)
+    indent = " " * (mark + names + 4)
+    room = max(width - len(indent), 30)
+    lines = []
+    for finding in findings:
+        detail = textwrap.wrap(text_of(finding.detail, _LONG), room) or [""]
+        head = f"{symbols[finding.status]:<{mark}}  {finding.name:<{names}}  {detail[0]}"
+        lines.append(head.rstrip())
+        lines += [indent + line for line in detail[1:]]
+        if finding.why:
+            lines += [indent + line for line in textwrap.wrap(text_of(finding.why, _LONG), room)]
+        if finding.mend:
+            wrapped = textwrap.wrap(
+                text_of(finding.mend, _LONG), room - 3, break_long_words=False, break_on_hyphens=False
+            )
+            lines += [
+                indent + ("-> " if i == 0 else "   ") + line for i, line in enumerate(wrapped)
+            ]
+    return "\n".join([*lines, "", verdict(findings)])
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Say in one line whether containers run here."""
+    lacking = [f.name for f in findings if f.needed and f.status == "missing"]
+    if lacking:
+        return f"no container can run here: {', '.join(lacking)} missing"
+    weak = sum(f.status != "works" for f in findings)
+    return "containers run here" + (f"; {weak} things are limited or missing" if weak else "")
+
+
+def _can_encode(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

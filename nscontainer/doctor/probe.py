@@ -1,0 +1,52 @@
+"""The doctor's own process: tries everything and prints a JSON line for each thing it saw.
+
+A process of its own, because a notebook's is multi-threaded and large: it must not be cloned, and
+what a trial changes must not be changed in it. Run as ``python3 -I -S -c``, see ``doctor.examine``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from nscontainer.doctor import host, kernel
+from nscontainer.doctor.seen import Seen
+from nscontainer.linux import prctl
+
+TRIALS: Final[tuple[Callable[[], Iterator[Seen]], ...]] = (
+    kernel.linux,
+    kernel.privileges,
+    kernel.clone3,
+    kernel.namespaces,
+    kernel.user_namespace,
+    kernel.own_proc,
+    kernel.layers,
+    kernel.system_call_filter,
+    host.cgroups,
+    host.cpus,
+    host.disk,
+)
+
+
+def main() -> int:
+    """Try everything; a trial that fails in a way nobody foresaw doesn't end the others."""
+    prctl.set_pdeathsig(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _end)  # so that the trials' own clean-up runs
+    for trial in TRIALS:
+        try:
+            for seen in trial():
+                print(json.dumps(dataclasses.asdict(seen)), flush=True)
+        except Exception as error:  # noqa: BLE001 - a diagnosis must not end in a traceback
+            name = trial.__name__.replace("_", " ")
+            detail = f"the trial itself failed: {type(error).__name__}: {error}"
+            seen = Seen(name, "limited", detail)
+            print(json.dumps(dataclasses.asdict(seen)), flush=True)
+    return 0
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,399 @@
+"""A container's birth: from a request to a first process waiting at the gate.
+
+Every resource is registered for removal the moment it exists; when a later step fails, or at the end
+of the container's life, the same list is unwound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nscontainer import errors
+from nscontainer.engine import rootfs, state
+from nscontainer.engine.init import InitPlan
+from nscontainer.engine.init import main as init_main
+from nscontainer.engine.stages import Stages
+from nscontainer.errors import EngineError, SetupError
+from nscontainer.linux import caps, cgroup, clone, mount, procfs
+from nscontainer.linux.syscalls import KernelError
+from nscontainer.spec import NAMESPACES, ContainerSpec
+
+WANTED: Final = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio"})
+
+
+@dataclass(slots=True)
+class Request:
+    """What the owner asked of the spawner, and what the spawner adds."""
+
+    id: str
+    name: str
+    spec: ContainerSpec
+    detach: bool
+    remove: bool
+    environment: dict[str, str]
+    control: socket.socket
+    stdio: tuple[int, int, int]
+    channel: int | None
+    top: str
+    images: rootfs.Images
+    lowers: tuple[rootfs.Lower, ...]
+    mapped: bool
+    layout: cgroup.Layout
+    start_mode: str
+    seccomp_program: bytes | None = None
+    owner_pidfd: int | None = None
+    run_cell: Callable[[socket.socket], int] | None = None
+    halt_at: str | None = None
+
+
+@dataclass(slots=True)
+class Birth:
+    """Makes a container, and holds what it is made of."""
+
+    request: Request
+    cleanup: contextlib.ExitStack
+    stage: Stages = field(init=False)
+    spec: ContainerSpec = field(init=False)
+    directory: str = field(init=False)
+    state: dict[str, Any] = field(init=False)
+    cgroup: cgroup.Cgroup = field(init=False)
+    root: rootfs.Root = field(init=False)
+    listener: socket.socket = field(init=False)
+    samples_fd: int = field(init=False)
+    pid: int = field(init=False, default=0)
+    pidfd: int = field(init=False, default=-1)
+    sync: socket.socket | None = field(init=False, default=None)
+    tty: int | None = field(init=False, default=None)
+    wait_status: int | None = field(init=False, default=None)
+    namespaces: dict[str, str] = field(init=False)
+    _lock_fd: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        self.spec = self.request.spec
+        self.directory = f"{self.request.top}/containers/{self.request.id}"
+        self.stage = Stages(self._halt if self.request.halt_at else None)
+        self.namespaces = {
+            name: "host" if name in self.spec.host_namespaces else "private" for name in NAMESPACES
+        }
+        if not os.path.exists("/proc/self/ns/time"):
+            self.namespaces["time"] = "unavailable"
+        if not self.request.mapped:
+            self.namespaces["user"] = "host"
+
+    def _halt(self, name: str) -> None:
+        """Stand still at a stage until the owner has gone: a test's way to kill it there."""
+        if name != self.request.halt_at:
+            return
+        watched: list[Any] = [self.request.control]
+        if self.request.owner_pidfd is not None:
+            watched.append(self.request.owner_pidfd)
+        with contextlib.suppress(OSError):
+            self.request.control.send(b"")
+            os.write(2, b"")
+        open(f"{self.request.top}/halted", "w").close()
+        select.select(watched, [], [])
+        os.unlink(f"{self.request.top}/halted")
+
+    # --- steps -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Make the container; it waits at the gate when this returns."""
+        with self.stage("state"):
+            self._make_state()
+        with self.stage("cgroup"):
+            self._make_cgroup()
+        with self.stage("rootfs"):
+            rootfs.enter_private_namespace()
+            self.root = rootfs.assemble(
+                self.request.images,
+                self.request.lowers,
+                self.directory,
+                mapped=self.request.mapped,
+                volatile=self.request.remove,
+            )
+            volumes = self._volumes()
+        with self.stage("clone"):
+            self._clone(volumes)
+        with self.stage("id-map"):
+            if self.request.mapped:
+                clone.write_id_maps(self.pid, self.request.images.id_base, rootfs.IDS)
+        with self.stage("join"):
+            if self.cgroup.version != "v2":
+                self.cgroup.add(self.pid)
+            assert self.sync is not None
+            self.sync.send(b"M")
+        with self.stage("gate"):
+            self._await_gate()
+
+    def _make_state(self) -> None:
+        top = self.request.top
+        with state.birth(top):
+            os.mkdir(self.directory, 0o700)
+            self.cleanup.callback(state.remove, self.directory)
+            self._lock_fd = state.own(self.directory)
+        state.claim_name(top, self.request.name, self.request.id)
+        self.cleanup.callback(
+            lambda: state.release_name(top, self.request.name, self.request.id)
+        )
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.listener.bind(f"{self.directory}/monitor.sock")
+        self.listener.listen(16)
+        if self.request.remove:
+            self.samples_fd = os.memfd_create("samples", os.MFD_CLOEXEC)
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
+        if self.request.detach:
+            self._log_to_file()
+        self.state = {
+            "id": self.request.id,
+            "name": self.request.name,
+            "spec": self.spec.to_dict(),
+            "image": self.spec.image,
+            "detach": self.request.detach,
+            "remove": self.request.remove,
+            "created_unix": time.time(),
+            "monitor_pid": os.getpid(),
+            "start_mode": self.request.start_mode,
+        }
+
+    def _log_to_file(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        log = os.open(f"{self.directory}/log", flags, 0o600)
+        base = self.request.images.id_base if self.request.mapped else 0
+        os.fchown(log, base, base)  # so that the container can open /dev/stdout again
+        self.request.stdio = (self.request.stdio[0], log, log)
+
+    def _make_cgroup(self) -> None:
+        self.cgroup = cgroup.create(self.request.layout, self.request.id, want=WANTED)
+        self.cleanup.callback(self.cgroup.close)
+        self.cleanup.callback(self.cgroup.remove)
+        self.cgroup.place(self.spec.limits)
+        self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def _volumes(self) -> list[tuple[int, str]]:
+        """Clone the mounts behind ``--volume`` paths, ids mapped as the image's are."""
+        trees = []
+        for entry in self.spec.mounts:
+            if entry.type != "bind":
+                continue
+            assert entry.source is not None
+            tree = mount.open_tree(entry.source, recursive=True)
+            attrs = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+            if entry.read_only:
+                attrs |= mount.MOUNT_ATTR_RDONLY
+            mount.mount_setattr(tree, set_=attrs, recursive=True)
+            if self.request.mapped:
+                try:
+                    mount.mount_setattr(
+                        tree, userns_fd=self.request.images.id_map_fd(), recursive=True
+                    )
+                except KernelError:
+                    self.request.images.notes.append(
+                        f"{entry.source}: ids not mapped, files seen as nobody's"
+                    )
+            trees.append((tree, entry.target))
+        return trees
+
+    def _clone(self, volumes: list[tuple[int, str]]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        new = frozenset(name for name, kind in self.namespaces.items() if kind == "private")
+        flags = 0
+        for name in new - {"cgroup"}:  # that one is unshared once it has joined its cgroup
+            flags |= clone.FLAGS[name]
+        plan = self._init_plan(theirs, new, volumes)
+        self.pid, self.pidfd = clone.clone3(
+            flags,
+            exit_signal=signal.SIGCHLD,
+            cgroup_fd=self.cgroup.fd() if self.cgroup.version == "v2" else None,
+        )
+        if self.pid == 0:
+            ours.close()
+            init_main(plan)
+        theirs.close()
+        self.sync = ours
+        self.cleanup.callback(self._kill_and_reap)
+        for tree, _ in volumes:
+            os.close(tree)
+        for fd in {*self.request.stdio} - {0, 1, 2}:
+            os.close(fd)  # the pipes end when the container's own ends close
+        if self.request.channel is not None:
+            os.close(self.request.channel)
+        self.state["init_pid"] = self.pid
+        self.state["init_start"] = procfs.start_time(self.pid)
+
+    def _init_plan(
+        self, sync: socket.socket, new: frozenset[str], volumes: list[tuple[int, str]]
+    ) -> InitPlan:
+        spec, request = self.spec, self.request
+        capabilities = caps.numbers(caps.parse_caps(spec.cap_add, spec.cap_drop))
+        hostname = spec.hostname or (
+            request.id if "uts" in new else os.uname().nodename
+        )
+        environment = {**request.environment, "HOSTNAME": hostname}
+        if spec.tty:
+            environment["TERM"] = "xterm"
+        environment.update(spec.env)
+        runner_tree = None
+        if spec.command is None and request.run_cell is None:
+            runner = os.path.join(os.path.dirname(os.path.dirname(__file__)), "runner")
+            runner_tree = mount.open_tree(runner)
+            attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+            mount.mount_setattr(runner_tree, set_=attrs)
+            if request.mapped:
+                with contextlib.suppress(KernelError):
+                    mount.mount_setattr(runner_tree, userns_fd=request.images.id_map_fd())
+        return InitPlan(
+            spec=spec,
+            root=self.root.path,
+            pivot=f"{request.images.scratch}/pivot",
+            hostname=hostname,
+            name_files=_name_files(hostname, private=self.namespaces["net"] == "private"),
+            environment=environment,
+            mapped=request.mapped,
+            new_namespaces=new,
+            capabilities=capabilities,
+            seccomp_program=request.seccomp_program,
+            cgroup_version=self.cgroup.version,
+            cgroup_controllers=_mounted_controllers(self.cgroup.paths),
+            stdio=request.stdio,
+            sync=sync,
+            channel=request.channel,
+            volumes=volumes,
+            runner_tree=runner_tree,
+            run_cell=request.run_cell,
+            halt=self._halt if request.halt_at else None,
+            init=spec.init,
+        )
+
+    def _await_gate(self) -> None:
+        """Wait until the first process is set up, or says what went wrong, or the owner is gone."""
+        assert self.sync is not None
+        watched: list[Any] = [self.sync]
+        if self.request.owner_pidfd is not None and not self.request.detach:
+            watched.append(self.request.owner_pidfd)
+        if self.sync not in select.select(watched, [], [])[0]:
+            message = "the owner went away during the set-up"
+            raise EngineError(message)
+        answer = self.receive()
+        if answer is None:
+            self.reap(wait=True)
+            message = f"the first process died during the set-up (status {self.wait_status})"
+            raise EngineError(message)
+        if not answer.get("ready"):
+            raise _setup_error(answer)
+
+    # --- used by the monitor -----------------------------------------------------------------
+
+    def receive(self) -> dict[str, Any] | None:
+        """Read a message of the first process; None when it has closed its end."""
+        assert self.sync is not None
+        try:
+            data, fds, _, _ = socket.recv_fds(self.sync, 65536, 1)
+        except ConnectionResetError:
+            return None
+        if fds:
+            self.tty = fds[0]
+        if not data:
+            return None
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+    def reap(self, *, wait: bool = False) -> bool:
+        """Collect the first process if it has ended."""
+        if self.wait_status is None and self.pid:
+            pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
+            if pid:
+                self.wait_status = status
+        return self.wait_status is not None
+
+    def _kill_and_reap(self) -> None:
+        if self.wait_status is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.reap(wait=True)
+
+    def release_processes(self) -> None:
+        """Let go of everything but the state on disk: a kept container has ended."""
+        with contextlib.suppress(OSError, errors.NsContainerError):
+            self.cgroup.remove()
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self.directory}/monitor.sock")
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the container is and how isolated it really is: part of the exit record."""
+        capabilities = caps.parse_caps(self.spec.cap_add, self.spec.cap_drop)
+        program = self.request.seccomp_program
+        mapped = self.request.mapped
+        return {
+            "id": self.request.id,
+            "name": self.request.name,
+            "image": self.spec.image,
+            "spec": self.spec.to_dict(),
+            "start_mode": self.request.start_mode,
+            "cgroup": self.state["cgroup"],
+            "isolation": {
+                "namespaces": dict(self.namespaces),
+                "user_map": [0, self.request.images.id_base, rootfs.IDS] if mapped else None,
+                "rootfs": self.root.description,
+                "capabilities": sorted(capabilities),
+                "seccomp": "unconfined"
+                if program is None
+                else f"default ({len(program) // 8} instructions)",
+                "no_new_privs": True,
+                "network": "none" if self.namespaces["net"] == "private" else "host",
+                "notes": list(self.request.images.notes),
+            },
+        }
+
+
+def _setup_error(answer: dict[str, Any]) -> errors.NsContainerError:
+    if "stage" in answer:
+        error = SetupError(
+            answer["stage"], answer["op"], answer["path"], answer["errno"], hint=answer["hint"]
+        )
+        error.args = (answer["message"],)
+        error.message = answer["message"]
+        return error
+    kind = getattr(errors, str(answer.get("kind")), EngineError)
+    made: errors.NsContainerError = kind(answer["message"], hint=answer.get("hint"))
+    return made
+
+
+def _name_files(hostname: str, *, private: bool) -> dict[str, str]:
+    """Give the text of the name files: the container's own, or with the host's network, the host's."""
+    if private:
+        hosts = (
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+            f"127.0.1.1\t{hostname}\n"
+        )
+        resolv = "# no network: no name server\n"
+    else:
+        hosts, resolv = _read("/etc/hosts"), _read("/etc/resolv.conf")
+    return {"/etc/hostname": f"{hostname}\n", "/etc/hosts": hosts, "/etc/resolv.conf": resolv}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""
+
+
+def _mounted_controllers(paths: dict[str, str]) -> tuple[str, ...]:
+    """Give the v1 hierarchies to show inside, co-mounted controllers as one: ``cpu,cpuacct``."""
+    by_directory: dict[str, list[str]] = {}
+    for controller, directory in paths.items():
+        if controller not in ("", "unified"):
+            by_directory.setdefault(directory, []).append(controller)
+    return tuple(sorted(",".join(names) for names in by_directory.values()))

@@ -1,0 +1,504 @@
+"""The container's first process: from clone3's return to the user's code.
+
+The steps of :func:`set_up`, in order, are what makes a process a container. Each runs in the new
+namespaces, as root of the new user namespace, and before the gate: no limit holds yet and none of it
+is in the accounts. A failing step is reported with its stage, operation, path and errno.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from nscontainer.engine import devices, users
+from nscontainer.engine.stages import Stages
+from nscontainer.errors import CommandError, NsContainerError, SetupError
+from nscontainer.linux import caps, clone, mount, net, prctl, rlimits, seccomp
+from nscontainer.linux.syscalls import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    KernelError,
+    close_range,
+    kernel_error,
+    openat2,
+)
+from nscontainer.spec import ContainerSpec
+
+MASKED: Final = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+)  # fmt: skip
+"""Docker's masked paths (moby oci/defaults.go), and the kernel's debugging trees."""
+
+READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+SHM_BYTES: Final = 64 << 20
+CHANNEL_FD: Final = 3
+RUNNER: Final = "/run/nscontainer/runner"
+
+
+@dataclass(slots=True)
+class InitPlan:
+    """All that the first process needs, gathered by the monitor before the clone."""
+
+    spec: ContainerSpec
+    root: str
+    pivot: str
+    hostname: str
+    name_files: dict[str, str]
+    """Text of /etc/hostname, hosts and resolv.conf."""
+    environment: dict[str, str]
+    mapped: bool
+    new_namespaces: frozenset[str]
+    capabilities: frozenset[int]
+    seccomp_program: bytes | None
+    cgroup_version: str
+    cgroup_controllers: tuple[str, ...]
+    stdio: tuple[int, int, int]
+    sync: socket.socket
+    channel: int | None = None
+    volumes: list[tuple[int, str]] = field(default_factory=list)
+    """Detached mounts and where they go in the container."""
+    runner_tree: int | None = None
+    run_cell: Callable[[socket.socket], int] | None = None
+    """The zygote's cell runner; None where a program is executed."""
+    halt: Callable[[str], None] | None = None
+    init: bool = False
+
+
+def main(plan: InitPlan) -> NoReturn:
+    """Be the container: set up, wait at the gate, become the user's code. Never returns."""
+    code = 125
+    try:
+        set_up(plan)
+        _send(plan.sync, {"ready": True})
+        if plan.sync.recv(1) != b"G":
+            os._exit(125)
+        code = _become_user_code(plan)
+    except SetupError as error:
+        _send(
+            plan.sync,
+            {
+                "stage": error.stage,
+                "op": error.op,
+                "path": error.path,
+                "errno": error.errno,
+                "message": error.message,
+                "hint": error.hint,
+            },
+        )
+    except CommandError as error:
+        _send(plan.sync, {"exec_error": error.message, "exit_code": error.exit_code})
+        code = error.exit_code
+    except NsContainerError as error:
+        _send(
+            plan.sync,
+            {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
+        )
+    except BaseException as error:  # noqa: BLE001 - this process must never return to the monitor
+        with contextlib.suppress(BaseException):
+            _send(plan.sync, {"message": f"{type(error).__name__}: {error}"})
+    os._exit(code)
+
+
+def _send(sync: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        sync.send(json.dumps(message).encode())
+
+
+def set_up(plan: InitPlan) -> None:
+    """Build the container around this process, step by step."""
+    stage = Stages(plan.halt)
+    with stage("identity"):
+        _expect(plan.sync, b"M")
+        # While still the host's root by id: the state directory lets nobody else through.
+        root = mount.open_tree(plan.root, recursive=True)
+        mount.move_mount(root, plan.pivot)
+        _become_root_inside(plan)
+    with stage("mounts"):
+        trees = _detached_filesystems(plan)
+    with stage("pivot"):
+        _pivot(root)
+    with stage("filesystems"):
+        _attach_filesystems(plan, trees)
+        _attach_files(plan)
+        _attach_volumes(plan)
+    with stage("masks"):
+        _mask(plan)
+    with stage("system"):
+        _name_and_network(plan)
+        _resource_limits(plan)
+    with stage("confine"):
+        _confine(plan)
+
+
+def _expect(sync: socket.socket, wanted: bytes) -> None:
+    if sync.recv(1) != wanted:  # the monitor is gone: so is this container
+        os._exit(125)
+
+
+def _become_root_inside(plan: InitPlan) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(PermissionError):
+        os.setgroups([])
+    if plan.mapped:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    os.setsid()
+    # After the ids: a change of credentials clears it (prctl(2)).
+    prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_name("nsc-init")
+    os.umask(0o022)
+    if select.select([plan.sync], [], [], 0)[0] and not plan.sync.recv(1, socket.MSG_PEEK):
+        os._exit(125)  # it died before the line above took effect
+    if "cgroup" in plan.new_namespaces:
+        # Only now: the cgroup the process is in when it unshares is the namespace's root.
+        clone.unshare(clone.CLONE_NEWCGROUP)
+
+
+def _detached_filesystems(plan: InitPlan) -> dict[str, int]:
+    """Make the kernel's own filesystems, while the host's /proc is still in sight.
+
+    A user namespace may mount procfs and sysfs only where a full one is visible
+    (fs/namespace.c, mount_too_revealing).
+    """
+    nosuid = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    strict = nosuid | mount.MOUNT_ATTR_NOEXEC
+    trees = {}
+    if "pid" in plan.new_namespaces:
+        trees["/proc"] = mount.new_filesystem("proc", attrs=strict, source="proc")
+    else:
+        trees["/proc"] = mount.open_tree("/proc", recursive=True)
+    if "net" in plan.new_namespaces or not plan.mapped:
+        trees["/sys"] = mount.new_filesystem(
+            "sysfs", attrs=strict | mount.MOUNT_ATTR_RDONLY, source="sysfs"
+        )
+    else:  # the network namespace isn't ours: sysfs can only be borrowed
+        trees["/sys"] = mount.open_tree("/sys", recursive=True)
+        mount.mount_setattr(trees["/sys"], set_=mount.MOUNT_ATTR_RDONLY | strict, recursive=True)
+    trees["/dev"] = mount.new_filesystem(
+        "tmpfs",
+        {"mode": "0755", "size": "64k", "nr_inodes": "4k"},
+        attrs=nosuid | mount.MOUNT_ATTR_NOEXEC,
+        source="dev",
+    )
+    trees["/dev/pts"] = mount.new_filesystem(
+        "devpts",
+        {"newinstance": None, "ptmxmode": "0666", "mode": "0620"},
+        attrs=mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC,
+        source="devpts",
+    )
+    trees["/dev/shm"] = mount.new_filesystem(  # noqa: S108 - the container's own
+        "tmpfs", {"mode": "1777", "size": str(SHM_BYTES)}, attrs=strict, source="shm"
+    )
+    if "ipc" in plan.new_namespaces:
+        with contextlib.suppress(KernelError):  # CONFIG_POSIX_MQUEUE is not everywhere
+            trees["/dev/mqueue"] = mount.new_filesystem("mqueue", attrs=strict, source="mqueue")
+    for name in devices.NODES:
+        trees[f"/dev/{name}"] = devices.checked_node(name)
+    return trees
+
+
+def _pivot(root: int) -> None:
+    mount.pivot_root(root)
+    os.close(root)
+    if not os.getcwd().startswith("/"):  # CVE-2024-21626: "(unreachable)" would be the host's
+        raise kernel_error(errno.EXDEV, "getcwd")
+
+
+class _Root:
+    """Places in the container's root, always found beneath its fd."""
+
+    def __init__(self) -> None:
+        self.fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open(self, path: str) -> int:
+        return openat2(self.fd, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+    def make(self, path: str, *, directory: bool) -> int:
+        """Open a mount point, making what is missing of it."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.open(path)
+        parent, _, name = path.rstrip("/").rpartition("/")
+        above = self.make(parent, directory=True) if parent else os.dup(self.fd)
+        try:
+            if directory:
+                os.mkdir(name, 0o755, dir_fd=above)
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(name, flags, 0o644, dir_fd=above))
+        except OSError as error:
+            raise kernel_error(error.errno or 0, "mkdir" if directory else "open", path) from None
+        finally:
+            os.close(above)
+        return self.open(path)
+
+    def attach(self, tree: int, path: str, *, directory: bool = True) -> None:
+        target = self.make(path, directory=directory)
+        try:
+            mount.move_mount(tree, target)
+        except KernelError as error:
+            raise kernel_error(error.errno or 0, error.op, path) from None
+        finally:
+            os.close(target)
+            os.close(tree)
+
+
+def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
+    root = _Root()
+    for path in ("/proc", "/sys", "/dev"):
+        root.attach(trees.pop(path), path)
+    for path in [p for p in trees if p in ("/dev/pts", "/dev/shm", "/dev/mqueue")]:
+        root.attach(trees.pop(path), path)
+    for path, tree in trees.items():
+        root.attach(tree, path, directory=False)
+    for name, target in devices.LINKS.items():
+        os.symlink(target, f"/dev/{name}")
+    _attach_cgroups(plan, root)
+    os.close(root.fd)
+
+
+def _attach_cgroups(plan: InitPlan, root: _Root) -> None:
+    """Show the container its own cgroups, read-only (CVE-2022-0492: never writable)."""
+    if "cgroup" not in plan.new_namespaces:
+        return  # the host's whole tree is not the container's to see
+    attrs = (
+        mount.MOUNT_ATTR_RDONLY
+        | mount.MOUNT_ATTR_NOSUID
+        | mount.MOUNT_ATTR_NODEV
+        | mount.MOUNT_ATTR_NOEXEC
+    )
+    if plan.cgroup_version == "v2":
+        tree = mount.new_filesystem("cgroup2", attrs=attrs, source="cgroup")
+        root.attach(tree, "/sys/fs/cgroup")
+        return
+    top = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64k"}, attrs=attrs & ~1)
+    root.attach(os.dup(top), "/sys/fs/cgroup")
+    for controller in plan.cgroup_controllers:
+        first = controller.partition(",")[0]
+        options = dict.fromkeys(controller.split(","), None)
+        tree = mount.new_filesystem("cgroup", options, attrs=attrs, source="cgroup")
+        os.mkdir(f"/sys/fs/cgroup/{controller}")
+        root.attach(tree, f"/sys/fs/cgroup/{controller}")
+        if first != controller:
+            for name in controller.split(","):
+                os.symlink(controller, f"/sys/fs/cgroup/{name}")
+    mount.mount_setattr(top, set_=attrs)
+    os.close(top)
+
+
+def _attach_files(plan: InitPlan) -> None:
+    """Put the container's own name files over the init layer's empty ones."""
+    tree = mount.new_filesystem(
+        "tmpfs",
+        {"mode": "0755", "size": "64k"},
+        attrs=mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC,
+    )
+    # Writable files of a filesystem attached nowhere: only their own bind mounts show them.
+    root = _Root()
+    root.attach(os.dup(tree), "/dev/shm")  # noqa: S108 - a place to work in for a moment
+    for path, text in plan.name_files.items():
+        name = path.rpartition("/")[2]
+        fd = os.open(f"/dev/shm/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # noqa: S108
+        os.write(fd, text.encode())
+        os.close(fd)
+        file = mount.open_tree(f"/dev/shm/{name}")  # noqa: S108
+        with contextlib.suppress(FileNotFoundError):
+            root.attach(file, path, directory=False)
+    mount.umount2("/dev/shm")  # noqa: S108
+    os.close(tree)
+    os.close(root.fd)
+
+
+def _attach_volumes(plan: InitPlan) -> None:
+    root = _Root()
+    for tree, target in plan.volumes:
+        is_directory = os.stat(tree).st_mode & 0o170000 == 0o040000
+        root.attach(tree, target, directory=is_directory)
+    for entry in plan.spec.mounts:
+        if entry.type == "tmpfs":
+            options: dict[str, str | None] = {"mode": "1777"}
+            if entry.size_bytes is not None:
+                options["size"] = str(entry.size_bytes)
+            attrs = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+            tree = mount.new_filesystem("tmpfs", options, attrs=attrs, source="tmpfs")
+            root.attach(tree, entry.target)
+    if plan.runner_tree is not None:
+        root.attach(plan.runner_tree, RUNNER)
+    os.close(root.fd)
+    if plan.spec.read_only:
+        fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount.mount_setattr(fd, set_=mount.MOUNT_ATTR_RDONLY)
+        os.close(fd)
+
+
+def _mask(plan: InitPlan) -> None:
+    """Hide the kernel's sensitive files and make others read-only, each by fd."""
+    empty = mount.new_filesystem(
+        "tmpfs", {"mode": "0755", "size": "0", "nr_inodes": "1"}, attrs=mount.MOUNT_ATTR_RDONLY
+    )
+    null = devices.checked_node("null")
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    for path in MASKED:
+        try:
+            target = os.open(path, flags)
+        except OSError:
+            continue  # not on this Linux
+        is_directory = os.fstat(target).st_mode & 0o170000 == 0o040000
+        cover = mount.open_tree(empty if is_directory else null)
+        mount.move_mount(cover, target)
+        os.close(cover)
+        os.close(target)
+    for path in READ_ONLY:
+        try:
+            tree = mount.open_tree(path, recursive=True, follow=False)
+        except FileNotFoundError:
+            continue
+        mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY, recursive=True)
+        target = os.open(path, flags)
+        mount.move_mount(tree, target)
+        os.close(tree)
+        os.close(target)
+    os.close(empty)
+    os.close(null)
+
+
+def _name_and_network(plan: InitPlan) -> None:
+    if "uts" in plan.new_namespaces:
+        try:
+            socket.sethostname(plan.hostname)
+        except OSError as error:
+            raise kernel_error(error.errno or 0, "sethostname", plan.hostname) from None
+    if "net" in plan.new_namespaces:
+        net.loopback_up()
+
+
+def _resource_limits(plan: InitPlan) -> None:
+    for limit in plan.spec.limits.ulimits:
+        rlimits.apply(limit.name, limit.soft, limit.hard)
+
+
+def _confine(plan: InitPlan) -> None:
+    """Give up everything the container is not to have. Nothing after this needs privilege."""
+    account = users.resolve(plan.spec.user)
+    plan.environment.setdefault("HOME", account.home)
+    workdir = plan.spec.workdir or "/"
+    try:
+        os.chdir(workdir)
+    except FileNotFoundError:
+        os.makedirs(workdir, exist_ok=True)
+        os.chdir(workdir)
+    become(account, plan.capabilities)
+    _standard_streams(plan)
+    if plan.seccomp_program is not None:
+        seccomp.install(plan.seccomp_program)
+
+
+def become(account: users.Account, capabilities: frozenset[int]) -> None:
+    """Become a user with at most these capabilities; a user other than root has none, as Docker."""
+    if account.uid or account.gid or account.groups:
+        caps.drop_bounding(capabilities)
+        os.setgroups(list(account.groups))
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    caps.apply(capabilities if account.uid == 0 else frozenset(), capabilities)
+    prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_no_new_privs()
+
+
+def _standard_streams(plan: InitPlan) -> None:
+    """Leave fds 0, 1, 2, the channel on 3, and the sync socket; nothing of the host's."""
+    fds = [*plan.stdio, *(() if plan.channel is None else (plan.channel,)), plan.sync.detach()]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+    for number, fd in enumerate(high):
+        kept_over_exec = number < 3 or (number == CHANNEL_FD and plan.run_cell is None)
+        last = number == len(high) - 1
+        os.dup2(fd, number, inheritable=kept_over_exec and not last)
+    plan.channel = None if plan.channel is None else CHANNEL_FD
+    plan.sync = socket.socket(fileno=len(high) - 1)
+    close_range(len(high))
+
+
+def _become_user_code(plan: InitPlan) -> int:
+    if plan.run_cell is not None:
+        os.environ.clear()
+        os.environ.update(plan.environment)
+        plan.sync.close()
+        prctl.set_name("python3")
+        # The cell's own processes may look at one another, as any user's may.
+        prctl.set_dumpable(True)  # noqa: FBT003
+        assert plan.channel is not None
+        return plan.run_cell(socket.socket(fileno=plan.channel))
+    argv = list(plan.spec.command or ())
+    if not argv:  # a cell's cold start: the runner, read-only in the container
+        python = plan.environment.pop("NSCONTAINER_PYTHON", "python3")
+        argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
+    if plan.init:
+        _split_off_command()
+    execute(argv, plan.environment)
+
+
+def _split_off_command() -> None:
+    """With ``--init``: stay as a process that reaps and forwards signals; the child goes on."""
+    child = os.fork()
+    if child == 0:
+        return
+
+    def forward(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, forward)
+    close_range(CHANNEL_FD)
+    while True:
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            os._exit(125)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process by a program, found in the container's PATH.
+
+    Raises
+    ------
+    CommandError
+        Docker's 127 where it is not found, 126 where it can't be executed.
+    """
+    name = argv[0]
+    path = environment.get("PATH", os.defpath)
+    candidates = [name] if "/" in name else [f"{d or '.'}/{name}" for d in path.split(":")]
+    refused: OSError | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, environment)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if "/" in name and os.path.lexists(candidate):
+                refused = error  # it is there: what is missing is its interpreter
+        except OSError as error:
+            refused = error
+    if refused is None:
+        message = f"command {name!r} not found in the container"
+        raise CommandError(message, exit_code=127)
+    reason = refused.strerror
+    if isinstance(refused, FileNotFoundError):
+        reason = "its interpreter is not there"
+    message = f"command {name!r} can't be executed: {reason}"
+    raise CommandError(message, exit_code=126)

@@ -1,0 +1,228 @@
+"""The making of a container from the owner's side: pipes, request, and the ends it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from nscontainer import errors
+from nscontainer.engine import spawner_client, state, wire
+from nscontainer.errors import EngineError, NsContainerError, SetupError
+from nscontainer.image import host
+from nscontainer.spec import ContainerSpec, check_id
+
+
+@dataclass(eq=False)
+class Made:
+    """A container that this process made, by the ends it holds of it.
+
+    Closing the control socket (or losing this object, or ending) ends a foreground container.
+    """
+
+    id: str
+    name: str
+    top: str
+    detach: bool
+    control: wire.Inbox
+    stdout: int | None
+    stderr: int | None
+    channel: socket.socket | None
+    samples_fd: int
+    tty: int | None
+    stages: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._fds = [
+            fd for fd in (self.stdout, self.stderr, self.samples_fd, self.tty) if fd is not None
+        ]
+        self._finalizer = weakref.finalize(
+            self, _let_go, self._fds, self.control.sock, self.channel
+        )
+        self._samples: bytes | None = None
+
+    def start(self) -> None:
+        """Open the gate."""
+        wire.send(self.control.sock, {"op": "start", "seq": 0})
+        received = self.control.get()
+        if received is None:
+            message = "the monitor went away before the start"
+            raise EngineError(message)
+        if received[0].get("event") != "started":
+            raise rebuild_error(received[0])
+
+    def wait(self, timeout_s: float | None) -> dict[str, Any]:
+        """Wait for the exit record without relaying anything."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self.control.sock], [], [], left)[0]:
+                message = f"container {self.name!r} has not ended in {timeout_s} s"
+                raise TimeoutError(message)
+            self.control.fill()
+            while (received := self.control.pop()) is not None:
+                if received[0].get("event") == "exit":
+                    self.close()
+                    return exit_record(received[0])
+            if self.control.closed:
+                message = f"the monitor of container {self.name!r} went away"
+                raise EngineError(message)
+
+    def samples(self) -> bytes:
+        """Read the sample log so far."""
+        if self._samples is not None:
+            return self._samples
+        return read_all(self.samples_fd)
+
+    def close(self) -> None:
+        """Let go of every end; what was sampled is kept."""
+        if self._samples is None:
+            self._samples = read_all(self.samples_fd)
+        self._finalizer()
+
+
+def _let_go(fds: list[int], control: socket.socket, channel: socket.socket | None) -> None:
+    control.close()
+    if channel is not None:
+        channel.close()
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    fds.clear()
+
+
+def read_all(fd: int) -> bytes:
+    """Read a growing file from its beginning without moving its offset."""
+    parts, offset = [], 0
+    while part := os.pread(fd, 1 << 20, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def exit_record(message: wire.Message) -> dict[str, Any]:
+    """Take the record out of an exit event."""
+    record = message.get("record")
+    if record is None:
+        message_ = "the container ended before its code was let go"
+        raise EngineError(message_)
+    return dict(record)
+
+
+def rebuild_error(message: wire.Message) -> NsContainerError:
+    """Make the exception that a ``failed`` message describes."""
+    kind = getattr(errors, str(message.get("kind")), EngineError)
+    if kind is SetupError:
+        error = SetupError(
+            message["stage"], message["op"], message["path"], message["errno"],
+            hint=message.get("hint"),
+        )  # fmt: skip
+        error.message = str(message["message"])
+        error.args = (error.message,)
+        return error
+    made: NsContainerError = kind(str(message["message"]), hint=message.get("hint"))
+    return made
+
+
+def make(
+    spec: ContainerSpec,
+    *,
+    name: str | None,
+    detach: bool,
+    remove: bool,
+    stdin: int | None,
+) -> Made:
+    """Have a container made; it waits at the gate when this returns."""
+    container_id = state.new_id()
+    name = container_id if name is None else check_id(name)
+    cell = spec.command is None
+    with contextlib.ExitStack() as ours:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.callback(theirs.close)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        ours.callback(os.close, null)
+        stdout = stderr = None
+        out_w = err_w = null
+        if not detach and not spec.tty:
+            stdout, out_w = os.pipe()
+            stderr, err_w = os.pipe()
+            ours.callback(os.close, out_w)
+            ours.callback(os.close, err_w)
+        fds = [theirs.fileno(), null if stdin is None else stdin, out_w, err_w]
+        channel = None
+        if cell:
+            channel, channel_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours.callback(channel_theirs.close)
+            fds.append(channel_theirs.fileno())
+        request = _request(spec, container_id, name, detach=detach, remove=remove)
+        spawner = _ask(request, tuple(fds), cells=cell and not spec.cold)
+    held = [fd for fd in (stdout, stderr) if fd is not None]
+    inbox = wire.Inbox(control)
+    try:
+        received = inbox.get()
+        if received is None:
+            spawner_client.forget(spawner)
+            message = "the spawner died before it made the container"
+            raise EngineError(message, hint="set NSCONTAINER_DEBUG=1 to see why")
+        answer, got = received
+        if answer.get("event") != "created":
+            raise rebuild_error(answer)
+    except BaseException:
+        _let_go(held, control, channel)
+        raise
+    return Made(
+        id=container_id,
+        name=name,
+        top=spawner.top,
+        detach=detach,
+        control=inbox,
+        stdout=stdout,
+        stderr=stderr,
+        channel=channel,
+        samples_fd=got[0],
+        tty=got[1] if len(got) > 1 else None,
+        stages=answer["stages"],
+    )
+
+
+def _ask(
+    request: wire.Message, fds: tuple[int, ...], *, cells: bool
+) -> spawner_client.SpawnerClient:
+    spawner = spawner_client.get(cells=cells)
+    try:
+        spawner.ask(request, fds)
+    except OSError:  # it died since the last container: start another, once
+        spawner_client.forget(spawner)
+        spawner = spawner_client.get(cells=cells)
+        spawner.ask(request, fds)
+    return spawner
+
+
+def _request(
+    spec: ContainerSpec, container_id: str, name: str, *, detach: bool, remove: bool
+) -> wire.Message:
+    environment = host.environment(os.environ)
+    environment["NSCONTAINER_PYTHON"] = sys.executable
+    paths = spec.python_path or sys.path
+    return {
+        "op": "create",
+        "id": container_id,
+        "name": name,
+        "spec": spec.to_dict(),
+        "detach": detach,
+        "remove": remove,
+        "environment": environment,
+        "home": os.path.expanduser("~"),
+        "needed": [
+            path
+            for path in (spec.workdir, sys.prefix, sys.base_prefix, sys.exec_prefix, *paths)
+            if path and os.path.isabs(path)
+        ],
+        "halt_at": os.environ.get("NSCONTAINER_HALT_AT"),
+    }

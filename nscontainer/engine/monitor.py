@@ -1,0 +1,452 @@
+"""The monitor: one process a container, outside it, that owns, samples and removes it.
+
+It is what conmon or a containerd shim is, and the only process that knows the container's whole life:
+it makes the cgroups and the root, clones the first process, lets it go, reads the accounts, answers
+its owner and other clients, and removes everything at the end. When its owner vanishes it kills and
+removes a foreground container; a detached one lives on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+from nscontainer.engine import wire
+from nscontainer.engine.birth import Birth, Request
+from nscontainer.engine.joiner import Joiners
+from nscontainer.engine.samplelog import SampleLog
+from nscontainer.engine.state import write as write_state
+from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
+from nscontainer.linux import prctl, procfs
+from nscontainer.schema import INDEX, NA
+from nscontainer.spec import limits as make_limits
+
+_USAGE = INDEX["cpuacct.usage"]
+_OOM_KILL = INDEX["memory.oom_kill"]
+_PIDS, _PIDS_PEAK = INDEX["pids.current"], INDEX["pids.peak"]
+INTERRUPT_GRACE_S = 0.1
+"""How long a first process without a handler has to end after a signal before it is killed."""
+
+
+def main(request: Request) -> None:
+    """Be the monitor of one container, from request to removal."""
+    prctl.set_name("nsc-monitor")
+    prctl.prctl(prctl.PR_SET_TIMERSLACK, 1)  # wake on the beat, not up to 50 µs late
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    inbox = wire.Inbox(request.control)
+    with contextlib.ExitStack() as cleanup:
+        birth = Birth(request, cleanup)
+        try:
+            birth.run()
+        except NsContainerError as error:
+            cleanup.close()
+            _send(request.control, failure(error))
+            return
+        Monitor(birth, inbox, cleanup).run()
+
+
+def failure(error: NsContainerError) -> wire.Message:
+    """Describe an error so that :func:`nscontainer.engine.container.rebuild_error` can raise it."""
+    message: wire.Message = {
+        "event": "failed",
+        "kind": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    if isinstance(error, SetupError):
+        message |= {
+            "stage": error.stage,
+            "op": error.op,
+            "path": error.path,
+            "errno": error.errno,
+        }
+    return message
+
+
+def _send(sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
+    with contextlib.suppress(OSError):
+        wire.send(sock, message, fds)
+
+
+class Monitor:
+    """The life of one container after its birth."""
+
+    def __init__(self, birth: Birth, inbox: wire.Inbox, cleanup: contextlib.ExitStack) -> None:
+        self.birth = birth
+        self.request = birth.request
+        self.spec = birth.spec
+        self.cgroup = birth.cgroup
+        self.cleanup = cleanup
+        self.owner: wire.Inbox | None = inbox
+        self.clients: dict[int, wire.Inbox] = {}
+        self.waiting: list[socket.socket] = []
+        self.joiners = Joiners(birth)
+        self.log = SampleLog(birth.samples_fd, birth.cgroup.reader(), self.spec.sample_s)
+        self.status = "created"
+        self.released_unix = 0.0
+        self.baseline: list[int] = []
+        self.deadline_ns: int | None = None
+        self.cpu_limit_ns: int | None = None
+        self.kill_at_ns: int | None = None
+        self.exit_as: int | None = None
+        self.killed_by: str | None = None
+        self.timed_out: str | None = None
+        self.exec_error: dict[str, Any] | None = None
+        self.changes: list[dict[str, Any]] = []
+        self.asked = self.spec.limits
+        self.steal_at_release = 0
+        self.read_back: dict[str, Any] | None = None
+        self.wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_w, False)  # noqa: FBT003
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the container has ended, then remove it."""
+        fds = (self.birth.samples_fd, *((self.birth.tty,) if self.birth.tty is not None else ()))
+        self._save_state()
+        self._push({"event": "created", "stages": self.birth.stage.times}, fds)
+        while not self._ended():
+            ready = select.select(self._watched(), [], [], self._timeout_s())[0]
+            for source in ready:
+                self._serve(source)
+            if self.status == "running":
+                self._take_sample()
+                self._enforce()
+        self._finish()
+
+    def _watched(self) -> list[int]:
+        watched = [self.birth.pidfd, self.wake_r, self.birth.listener.fileno(), *self.clients]
+        if self.owner is not None:
+            watched.append(self.owner.sock.fileno())
+            if self.request.owner_pidfd is not None and not self.request.detach:
+                watched.append(self.request.owner_pidfd)
+        if self.birth.sync is not None:
+            watched.append(self.birth.sync.fileno())
+        return watched + self.joiners.filenos()
+
+    def _ended(self) -> bool:
+        return self.birth.wait_status is not None
+
+    def _timeout_s(self) -> float | None:
+        times = [self.kill_at_ns] if self.kill_at_ns is not None else []
+        if self.status == "running":
+            times.append(self.log.next_ns)
+            if self.deadline_ns is not None:
+                times.append(self.deadline_ns)
+            if self.cpu_limit_ns is not None:
+                times.append(self._cpu_check_ns())
+        if not times:
+            return None
+        return max(0, min(times) - time.monotonic_ns()) / 1e9
+
+    def _serve(self, source: int) -> None:
+        if source == self.birth.pidfd:
+            self.birth.reap()
+        elif source == self.request.owner_pidfd:
+            self._owner_gone()
+        elif self.owner is not None and source == self.owner.sock.fileno():
+            self._read(self.owner)
+            if self.owner.closed:
+                self._owner_gone()
+        elif source == self.birth.listener.fileno():
+            client = wire.Inbox(self.birth.listener.accept()[0])
+            self.clients[client.sock.fileno()] = client
+        elif source == self.wake_r:
+            if signal.SIGTERM in os.read(self.wake_r, 64):
+                self._kill("user")
+        elif self.birth.sync is not None and source == self.birth.sync.fileno():
+            self._read_init()
+        elif source in self.joiners.filenos():
+            self.joiners.serve(source)
+        elif source in self.clients:
+            client = self.clients[source]
+            self._read(client)
+            if client.closed:
+                self.joiners.forget(client.sock)
+                del self.clients[source]
+                client.close()
+
+    def _owner_gone(self) -> None:
+        if self.owner is not None:
+            self.owner.close()
+            self.owner = None
+        if not self.request.detach:
+            self._kill("owner")
+
+    def _read_init(self) -> None:
+        """Take what the first process says after the gate: nothing, or why it could not execute."""
+        message = self.birth.receive()
+        if message is None:
+            assert self.birth.sync is not None
+            self.birth.sync.close()
+            self.birth.sync = None
+        else:
+            self.exec_error = message
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _read(self, inbox: wire.Inbox) -> None:
+        inbox.fill(wait=False)
+        while (received := inbox.pop()) is not None:
+            message, fds = received
+            try:
+                reply = self._do(message, fds, inbox.sock)
+            except NsContainerError as error:
+                reply = failure(error)
+            except OSError as error:
+                reply = failure(StateError(f"{message.get('op')}: {error}"))
+            for fd in fds:
+                os.close(fd)
+            if reply is not None:
+                _send(inbox.sock, {"reply": message.get("seq"), **reply}, reply.pop("fds", ()))
+
+    def _do(
+        self, message: wire.Message, fds: list[int], sock: socket.socket
+    ) -> wire.Message | None:
+        op = str(message.get("op"))
+        if op == "exec":
+            if self.status not in ("running", "created"):
+                message_ = f"the container is {self.status}: nothing can be executed in it"
+                raise StateError(message_, hint="resume it first")
+            self.joiners.start(message, fds, sock)
+            return None
+        if op == "wait":
+            self.waiting.append(sock)
+            return None
+        handler = getattr(self, f"_op_{op}", None)
+        if handler is None:
+            message_ = f"the monitor knows no operation {op!r}"
+            raise SpecError(message_)
+        reply: wire.Message = handler(message)
+        return reply
+
+    def _op_start(self, _: wire.Message) -> wire.Message:
+        if self.status != "created":
+            message = f"the container is {self.status}: it can't be started"
+            raise StateError(message, hint="a container starts once")
+        with self.birth.stage("release"):
+            self._release()
+        self._save_state()
+        return {"event": "started", "released_unix": self.released_unix}
+
+    def _release(self) -> None:
+        """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
+        limits = self.asked
+        self.cgroup.arm(limits)
+        self.cgroup.reset_peak()
+        self.steal_at_release = procfs.steal_ns()
+        self.released_unix = time.time()
+        self.baseline = self.log.begin()
+        assert self.birth.sync is not None
+        self.birth.sync.send(b"G")
+        self._set_deadlines()
+        self.status = "running"
+
+    def _set_deadlines(self) -> None:
+        limits = self.asked
+        if limits.timeout_s is not None:
+            self.deadline_ns = self.log.begin_ns + round(limits.timeout_s * 1e9)
+        if limits.cpu_time_s is not None:
+            self.cpu_limit_ns = self.baseline[_USAGE] + round(limits.cpu_time_s * 1e9)
+
+    def _op_update(self, message: wire.Message) -> wire.Message:
+        options = dict(message["limits"])
+        if "cpu" in options and self.asked.cpu_period_us is not None:
+            options.setdefault("cpu_period", self.asked.cpu_period_us)
+        change = make_limits(**options)
+        self.cgroup.place(change)
+        self.cgroup.arm(change)
+        fields = {
+            name: value
+            for name in change.__dataclass_fields__
+            if (value := getattr(change, name)) not in (None, ())
+        }
+        self.asked = type(change)(**{n: getattr(self.asked, n) for n in fields_of(change)} | fields)
+        read_back = self.cgroup.read_back()
+        if self.status in ("running", "paused"):
+            elapsed = time.monotonic_ns() - self.log.begin_ns
+            self.changes.append({"elapsed_ns": elapsed, "asked": fields, "read_back": read_back})
+            self._set_deadlines()
+        return {"read_back": read_back}
+
+    def _op_signal(self, message: wire.Message) -> wire.Message:
+        number = int(message["signal"])
+        if number == signal.SIGKILL:
+            self._kill("user")
+            return {}
+        if message.get("group"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.birth.pid, number)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.birth.pidfd, number)
+        fatal = number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        if fatal and not procfs.handles_signal(self.birth.pid, number):
+            # Linux drops a signal that a namespace's first process has no handler for
+            # (pid_namespaces(7)). Its user expects the default action, so give it that.
+            self.kill_at_ns = time.monotonic_ns() + round(INTERRUPT_GRACE_S * 1e9)
+            self.exit_as = number
+        return {}
+
+    def _op_pause(self, _: wire.Message) -> wire.Message:
+        self._need("running")
+        self.cgroup.freeze()
+        self.status = "paused"
+        self._save_state()
+        return {}
+
+    def _op_resume(self, _: wire.Message) -> wire.Message:
+        self._need("paused")
+        self.cgroup.thaw()
+        self.status = "running"
+        self._save_state()
+        return {}
+
+    def _need(self, status: str) -> None:
+        if self.status != status:
+            message = f"the container is {self.status}, not {status}"
+            raise StateError(message)
+
+    def _op_stats(self, _: wire.Message) -> wire.Message:
+        return {"row": self.log.row_now()}
+
+    def _op_samples(self, _: wire.Message) -> wire.Message:
+        return {"fds": (self.birth.samples_fd,)}
+
+    def _op_status(self, _: wire.Message) -> wire.Message:
+        return {"status": self.status, "read_back": self.cgroup.read_back()}
+
+    def _op_rename(self, message: wire.Message) -> wire.Message:
+        self.request.name = str(message["name"])
+        self._save_state()
+        return {}
+
+    # --- limits of time, and the end ---------------------------------------------------------
+
+    def _take_sample(self) -> None:
+        if time.monotonic_ns() >= self.log.next_ns:
+            self.log.take()
+
+    def _cpu_check_ns(self) -> int:
+        """When the CPU-time limit can be reached at the earliest."""
+        assert self.cpu_limit_ns is not None
+        left = self.cpu_limit_ns - self.log.last[_USAGE]
+        # Every CPU may be burning at once; half a millisecond is the least worth waking for.
+        return self.log.last_ns + max(left // (os.cpu_count() or 1), 500_000)
+
+    def _enforce(self) -> None:
+        now = time.monotonic_ns()
+        if self.deadline_ns is not None and now >= self.deadline_ns:
+            self._time_out("wall", "timeout")
+        elif self.cpu_limit_ns is not None and now >= self._cpu_check_ns():
+            self.log.look()
+            if self.log.last[_USAGE] >= self.cpu_limit_ns:
+                self._time_out("cpu", "cpu-time")
+        if self.kill_at_ns is not None and now >= self.kill_at_ns:
+            self._kill("interrupt" if self.exit_as == signal.SIGINT else "user")
+
+    def _time_out(self, what: str, by: str) -> None:
+        self.timed_out = self.timed_out or what
+        self._kill(by)
+
+    def _kill(self, by: str) -> None:
+        """Kill every process of the container."""
+        self.killed_by = self.killed_by or by
+        self.kill_at_ns = self.deadline_ns = self.cpu_limit_ns = None
+        with contextlib.suppress(OSError, NsContainerError):
+            self.read_back = self.read_back or self.cgroup.read_back()
+            self.cgroup.disarm_cpu()  # a throttled process dies only when it may run
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.birth.pidfd, signal.SIGKILL)
+        with contextlib.suppress(OSError, NsContainerError):
+            self.cgroup.kill()
+        if self.status == "paused":
+            with contextlib.suppress(OSError, NsContainerError):
+                self.cgroup.thaw()
+
+    def _finish(self) -> None:
+        """Take the final reading, write the record, remove the container, tell who waits."""
+        ended_ns = time.monotonic_ns()
+        record = self._record(ended_ns) if self.baseline else None
+        self.joiners.finish()
+        self.log.close()
+        status = "exited"
+        if self.request.remove:
+            self.cleanup.close()
+        else:
+            self.status = status
+            self.birth.state["record"] = record
+            self.birth.state["status"] = status
+            self._save_state()
+            self.birth.release_processes()
+        event: wire.Message = {"event": "exit", "record": record}
+        self._push(event)
+        for sock in self.waiting:
+            _send(sock, event)
+
+    def _record(self, ended_ns: int) -> dict[str, Any]:
+        if "pid" in self.spec.host_namespaces and self.cgroup.populated():
+            self.cgroup.kill()  # without a pid namespace its children outlive the first process
+        read_back = self.read_back or self.cgroup.read_back()
+        final = self.log.end(ended_ns)
+        code = os.waitstatus_to_exitcode(self.birth.wait_status or 0)
+        number = -code if code < 0 else None
+        oom = final[_OOM_KILL] not in (NA, self.baseline[_OOM_KILL])
+        if self.exit_as is not None and number == signal.SIGKILL:
+            number = self.exit_as
+        if final[_PIDS_PEAK] == NA:
+            final[_PIDS_PEAK] = self.log.most_pids
+        return {
+            **self.birth.describe(),
+            "created_unix": self.birth.state["created_unix"],
+            "released_unix": self.released_unix,
+            "exit_code": code if number is None else 128 + number,
+            "signal": number,
+            "exec_error": (self.exec_error or {}).get("exec_error"),
+            "oom_killed": oom and number == signal.SIGKILL and self.killed_by is None,
+            "timed_out": self.timed_out,
+            "killed_by": self.killed_by,
+            "interrupted": 0,
+            "wall_ns": ended_ns - self.log.begin_ns,
+            "baseline": self.baseline,
+            "final": final,
+            "limits_asked": self.spec.to_dict()["limits"],
+            "limits_read_back": read_back,
+            "limit_changes": self.changes,
+            "steal_ns": procfs.steal_ns() - self.steal_at_release,
+            "host_cpus": os.cpu_count() or 1,
+            "stages": self.birth.stage.times,
+            "setup_ns": sum(ns for _, ns in self.birth.stage.times),
+            "missed_samples": self.log.missed,
+            "sample_s": self.spec.sample_s,
+        }
+
+    def _push(self, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
+        if self.owner is not None:
+            _send(self.owner.sock, message, fds)
+
+    def _save_state(self) -> None:
+        self.birth.state |= {
+            "status": self.status,
+            "name": self.request.name,
+            "released_unix": self.released_unix or None,
+        }
+        with contextlib.suppress(OSError):
+            write_state(self.birth.directory, self.birth.state)
+
+
+def fields_of(value: Any) -> list[str]:
+    """Names of a frozen record's fields."""
+    return list(value.__dataclass_fields__)
+

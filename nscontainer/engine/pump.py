@@ -1,0 +1,250 @@
+"""Relaying: from a container's pipes and channel to sinks, until it has ended.
+
+One poll loop in the caller's thread. While it runs in the main thread, SIGINT is taken by a handler that
+only writes to a pipe: an exception in the middle of reading a message would lose part of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nscontainer.engine import wire
+from nscontainer.engine.making import Made, exit_record, rebuild_error
+from nscontainer.errors import EngineError
+
+CHUNK: Final = 65536
+_FRAME: Final = struct.Struct("!I")
+_MAX_FRAME: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where what comes out of a container goes; None drops it."""
+
+    stdout: Callable[[bytes], None] | None = None
+    stderr: Callable[[bytes], None] | None = None
+    message: Callable[[dict[str, Any]], None] | None = None
+    tick: Callable[[], None] | None = None
+    tick_s: float = 0.25
+
+
+def send_frame(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message to the cell's runner."""
+    body = json.dumps(message).encode()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.sendall(_FRAME.pack(len(body)) + body)
+
+
+class Frames:
+    """Takes a runner's messages apart. What it sends is hostile: sizes and types are checked."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Add bytes; give every message that is whole."""
+        self._data += data
+        while len(self._data) >= _FRAME.size:
+            (size,) = _FRAME.unpack_from(self._data)
+            if size > _MAX_FRAME:
+                message = f"the cell sent a message of {size} bytes"
+                raise EngineError(message)
+            end = _FRAME.size + size
+            if len(self._data) < end:
+                return
+            body = bytes(self._data[_FRAME.size : end])
+            del self._data[:end]
+            with contextlib.suppress(ValueError):
+                parsed = json.loads(body)
+                if isinstance(parsed, dict) and isinstance(parsed.get("content"), dict):
+                    yield parsed
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[int | None]:
+    """Turn SIGINT into bytes on a pipe, where this is the main thread; None elsewhere."""
+    if threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # noqa: FBT003
+
+    def note(_number: int, _frame: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(writer, b"i")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield reader
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(reader)
+        os.close(writer)
+
+
+def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[str, Any]:
+    """Relay until the exit record has come and every pipe is at its end."""
+    relay = _Relay(made, sinks)
+    times = 0
+    with interrupts() as sigint:
+        if sigint is not None:
+            relay.poll.register(sigint, select.POLLIN)
+        while relay.record is None or relay.open:
+            for fd, _ in relay.poll.poll(relay.timeout_ms()):
+                if fd == sigint:
+                    times += len(os.read(fd, 64))
+                    interrupted(min(times, 2))
+                else:
+                    relay.serve(fd)
+            relay.tick()
+    assert relay.record is not None
+    relay.record["interrupted"] = min(times, 2)
+    return relay.record
+
+
+class _Relay:
+    def __init__(self, made: Made, sinks: Sinks) -> None:
+        self.made = made
+        self.sinks = sinks
+        self.poll = select.poll()
+        self.record: dict[str, Any] | None = None
+        self.frames = Frames()
+        self.open: set[int] = set()
+        self.control = made.control.sock.fileno()
+        self.channel = None if made.channel is None else made.channel.fileno()
+        for fd in (made.stdout, made.stderr, self.channel, made.tty):
+            if fd is not None:
+                self.open.add(fd)
+                self.poll.register(fd, select.POLLIN)
+        self.poll.register(self.control, select.POLLIN)
+        self.next_tick = time.monotonic() + sinks.tick_s
+
+    def timeout_ms(self) -> float | None:
+        if self.sinks.tick is None or self.record is not None:
+            return None
+        return max(0.0, self.next_tick - time.monotonic()) * 1e3
+
+    def tick(self) -> None:
+        if self.sinks.tick is None or self.record is not None:
+            return
+        if time.monotonic() >= self.next_tick:
+            self.next_tick = time.monotonic() + self.sinks.tick_s
+            self.sinks.tick()
+
+    def serve(self, fd: int) -> None:
+        if fd == self.control:
+            self._serve_control()
+            return
+        try:
+            data = os.read(fd, CHUNK)
+        except OSError:  # a terminal's master gives EIO at its end, a killed cell ECONNRESET
+            data = b""
+        if not data:
+            self.open.discard(fd)
+            self.poll.unregister(fd)
+        elif fd == self.channel:
+            for message in self.frames.feed(data):
+                if self.sinks.message is not None:
+                    self.sinks.message(message)
+        else:
+            sink = self.sinks.stderr if fd == self.made.stderr else self.sinks.stdout
+            if sink is not None:
+                sink(data)
+
+    def _serve_control(self) -> None:
+        inbox = self.made.control
+        inbox.fill(wait=False)
+        while (received := inbox.pop()) is not None:
+            event = received[0].get("event")
+            if event == "exit":
+                self.record = exit_record(received[0])
+            elif event == "failed":
+                raise rebuild_error(received[0])
+        if inbox.closed:
+            if self.record is None:
+                message = f"the monitor of container {self.made.name!r} went away"
+                raise EngineError(message, hint="nscontainer gc removes what it left")
+            self.poll.unregister(self.control)
+
+
+def execute(
+    sock: socket.socket,
+    request: wire.Message,
+    stdin: int | None,
+    on_stdout: Callable[[bytes], None] | None,
+    on_stderr: Callable[[bytes], None] | None,
+) -> tuple[int, bytes, bytes]:
+    """Have the monitor execute a command, and relay its output until it has ended.
+
+    Returns
+    -------
+    tuple[int, bytes, bytes]
+        The exit code, and what no sink took.
+    """
+    taken: dict[int, bytearray] = {}
+    sinks: dict[int, Callable[[bytes], None]] = {}
+    with contextlib.ExitStack() as stack:
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        readers, writers = [], []
+        for sink in (on_stdout, on_stderr):
+            reader, writer = os.pipe()
+            stack.callback(os.close, reader)
+            writers.append(writer)
+            readers.append(reader)
+            taken[reader] = bytearray()
+            sinks[reader] = sink or taken[reader].extend
+        try:
+            wire.send(sock, request, (null if stdin is None else stdin, *writers))
+        finally:
+            for writer in writers:
+                os.close(writer)
+        code = _relay_exec(sock, readers, sinks)
+    return code, bytes(taken[readers[0]]), bytes(taken[readers[1]])
+
+
+def _relay_exec(
+    sock: socket.socket, readers: list[int], sinks: dict[int, Callable[[bytes], None]]
+) -> int:
+    inbox, told = wire.Inbox(sock), None
+    poll = select.poll()
+    for fd in (sock.fileno(), *readers):
+        poll.register(fd, select.POLLIN)
+    open_ = set(readers)
+    while told is None or open_:
+        # A process it left in the background may hold the pipes: after the end, take what is there.
+        ready = poll.poll(None if told is None else 50)
+        if told is not None and not ready:
+            break
+        for fd, _ in ready:
+            if fd != sock.fileno():
+                data = os.read(fd, CHUNK)
+                if data:
+                    sinks[fd](data)
+                else:
+                    open_.discard(fd)
+                    poll.unregister(fd)
+                continue
+            inbox.fill(wait=False)
+            received = inbox.pop()
+            if received is not None:
+                told = received[0]
+                poll.unregister(fd)
+            elif inbox.closed:
+                told = {"exit_code": 137}
+                poll.unregister(fd)
+    assert told is not None
+    if told.get("event") == "failed":
+        raise rebuild_error(told)
+    return int(told["exit_code"])

@@ -1,0 +1,103 @@
+"""The sample log: rows of 64-bit integers in a file that others may read while it grows."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from typing import Final
+
+from nscontainer.linux.cgroup import Reader
+from nscontainer.schema import COLUMNS, INDEX, NA, ROW_FIELDS
+
+_ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
+_PIDS: Final = INDEX["pids.current"]
+_COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
+MOST_ROWS: Final = 1 << 21
+"""Past this many (about half a GB) the interval doubles, so that a week's run keeps to a bound."""
+
+
+class SampleLog:
+    """Reads a cgroup's figures on a fixed beat and writes each reading as a row.
+
+    Parameters
+    ----------
+    fd
+        Where the rows go; appended, never rewritten.
+    reader
+        The cgroup's open files.
+    interval_s
+        The beat.
+    """
+
+    def __init__(self, fd: int, reader: Reader, interval_s: float) -> None:
+        self._fd = fd
+        self._reader = reader
+        self._interval_ns = round(interval_s * 1e9)
+        self._rows = 0
+        self.begin_ns = 0
+        self.next_ns = 0
+        self.missed = 0
+        self.most_pids = NA
+        self.baseline: list[int] = []
+        self.last: list[int] = []
+        self.last_ns = 0
+        self.last_took_ns = 0
+
+    def begin(self) -> list[int]:
+        """Take the baseline, which is also the first row, at elapsed 0."""
+        self._read()
+        self.baseline = self.last
+        self.begin_ns = time.monotonic_ns()
+        self._write(0)
+        self.next_ns = self.begin_ns + self._interval_ns
+        return self.baseline
+
+    def take(self) -> None:
+        """Take a sample and settle when the next is due; beats that were slept through count."""
+        self._read()
+        self._write(self.last_ns - self.begin_ns)
+        self.next_ns += self._interval_ns
+        late = self.last_ns - self.next_ns
+        if late >= 0:
+            skipped = late // self._interval_ns + 1
+            self.missed += skipped
+            self.next_ns += skipped * self._interval_ns
+        if self._rows % MOST_ROWS == 0:
+            self._interval_ns *= 2
+
+    def look(self) -> None:
+        """Read the figures without writing a row."""
+        self._read()
+
+    def end(self, ended_ns: int) -> list[int]:
+        """Take the final reading, the last row, at the time the container ended."""
+        self._read()
+        self._write(ended_ns - self.begin_ns)
+        return list(self.last)
+
+    def row_now(self) -> list[int]:
+        """Read now, as a row with the counters since the baseline."""
+        self._read()
+        values = list(self.last)
+        for i in _COUNTERS if self.baseline else ():
+            if NA not in (values[i], self.baseline[i]):
+                values[i] -= self.baseline[i]
+        return [self.last_ns - self.begin_ns if self.baseline else 0, self.last_took_ns, *values]
+
+    def close(self) -> None:
+        """Close the cgroup's files; the log's own fd belongs to the monitor."""
+        self._reader.close()
+
+    def _read(self) -> None:
+        begin = time.monotonic_ns()
+        self.last = self._reader.read()
+        self.last_ns = begin
+        self.last_took_ns = time.monotonic_ns() - begin
+        pids = self.last[_PIDS]
+        if pids > self.most_pids:
+            self.most_pids = pids
+
+    def _write(self, elapsed_ns: int) -> None:
+        os.write(self._fd, _ROW.pack(elapsed_ns, self.last_took_ns, *self.last))
+        self._rows += 1

@@ -1,0 +1,232 @@
+"""The spawner: the small process from which containers are cloned.
+
+The notebook's own process is multi-threaded and may hold gigabytes, so it never forks, clones or
+unshares. It executes this once and speaks to it over a socketpair. The spawner keeps what containers
+share (the image's read-only layers mounted, the id map, the compiled seccomp filter) and forks a
+monitor for each. One for cells is a *zygote* as well: it has IPython loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nscontainer.engine import garbage, monitor, rootfs, state, wire
+from nscontainer.engine.birth import Request
+from nscontainer.errors import EngineError, HostError, NsContainerError
+from nscontainer.image import host
+from nscontainer.linux import caps, cgroup, prctl, seccomp_profile
+from nscontainer.linux.seccomp_cache import compile_cached
+from nscontainer.spec import ContainerSpec
+
+PLAN_AGE_S: Final = 10.0
+"""How long a plan of the host image stands before the host is looked at again."""
+_FIRST_BASE, _LAST_BASE = 0x6000_0000, 0x6FFF_0000
+"""Ids for containers: within the range that systemd leaves to them (systemd.io/UIDS-GIDS)."""
+
+
+@dataclass(slots=True)
+class Spawner:
+    """What is kept between containers."""
+
+    inbox: wire.Inbox
+    cells: bool
+    top: str
+    sys_path: list[str]
+    owner_pidfd: int | None
+    images: rootfs.Images = field(init=False)
+    layout: cgroup.Layout = field(init=False)
+    trouble: NsContainerError | None = None
+    _programs: dict[tuple[str, ...], bytes] = field(default_factory=dict)
+    _plans: dict[tuple[str, ...], tuple[float, host.Plan]] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Make ready what every container needs; trouble is told to whoever asks for one."""
+        try:
+            state.prepare(self.top)
+            _sweep_in_background(self.top)
+            self.layout = cgroup.detect()
+            base = _FIRST_BASE + 65536 * int.from_bytes(os.urandom(2)) % (_LAST_BASE - _FIRST_BASE)
+            self.images = rootfs.Images(f"{self.top}/mnt", base)
+            rootfs.enter_private_namespace()
+            self.images.mount_scratch()
+        except NsContainerError as error:
+            self.trouble = error
+        except OSError as error:
+            self.trouble = HostError(
+                f"this host can't make containers: {error}",
+                hint="nscontainer doctor says what is missing",
+            )
+        if self.cells:
+            sys.path[:] = self.sys_path
+            from nscontainer import runner
+
+            runner.preload()
+        else:
+            self.seccomp_program(ContainerSpec())
+
+    def serve(self) -> None:
+        """Answer requests until the owner closes its end or ends."""
+        watched: list[Any] = [self.inbox.sock]
+        if self.owner_pidfd is not None:
+            watched.append(self.owner_pidfd)
+        while not self.inbox.closed:
+            while (received := self.inbox.pop()) is not None:
+                self._spawn(*received)
+            ready = select.select(watched, [], [])[0]
+            if self.owner_pidfd in ready:
+                return
+            self.inbox.fill(wait=False)
+
+    def _spawn(self, message: wire.Message, fds: list[int]) -> None:
+        control = socket.socket(fileno=fds[0])
+        try:
+            request = self._request(message, fds, control)
+            pid = os.fork()
+        except (NsContainerError, OSError) as error:
+            problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
+            with contextlib.suppress(OSError):
+                wire.send(control, monitor.failure(problem))
+        else:
+            if pid == 0:
+                self._be_monitor(request)
+        for fd in fds[1:]:
+            os.close(fd)
+        control.close()
+
+    def _be_monitor(self, request: Request) -> None:
+        code = 1
+        try:
+            self.inbox.close()
+            monitor.main(request)
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - a forked copy must not go on as spawner
+            problem = EngineError(f"the monitor failed: {type(error).__name__}: {error}")
+            if os.environ.get("NSCONTAINER_DEBUG"):
+                import traceback
+
+                traceback.print_exc()
+            with contextlib.suppress(OSError):
+                wire.send(request.control, monitor.failure(problem))
+        os._exit(code)
+
+    def _request(
+        self, message: wire.Message, fds: list[int], control: socket.socket
+    ) -> Request:
+        if self.trouble is not None:
+            raise self.trouble
+        spec = ContainerSpec.from_dict(message["spec"])
+        mapped = "user" not in spec.host_namespaces
+        key = tuple(str(path) for path in message["needed"])
+        plan = self._plan(key, str(message["home"]))
+        zygote = self.cells and spec.command is None and not spec.cold and mapped
+        run_cell = None
+        if zygote:
+            from nscontainer import runner
+
+            run_cell = _zygote_cell(runner.main)
+        return Request(
+            id=message["id"],
+            name=message["name"],
+            spec=spec,
+            detach=message["detach"],
+            remove=message["remove"],
+            environment=message["environment"],
+            control=control,
+            stdio=(fds[1], fds[2], fds[3]),
+            channel=fds[4] if len(fds) > 4 else None,
+            top=self.top,
+            images=self.images,
+            lowers=self.images.lowers((repr(plan),), plan, mapped=mapped),
+            mapped=mapped,
+            layout=self.layout,
+            start_mode="zygote" if zygote else "exec" if spec.command is not None else "cold",
+            seccomp_program=self.seccomp_program(spec),
+            owner_pidfd=self.owner_pidfd,
+            run_cell=run_cell,
+            halt_at=message.get("halt_at"),
+        )
+
+    def _plan(self, needed: tuple[str, ...], home: str) -> host.Plan:
+        key = (home, *needed)
+        now = time.monotonic()
+        made, plan = self._plans.get(key, (0.0, None))
+        if plan is None or now - made > PLAN_AGE_S:
+            plan = host.plan(needed, home=home, hide=[self.top])
+            self._plans[key] = (now, plan)
+        return plan
+
+    def seccomp_program(self, spec: ContainerSpec) -> bytes | None:
+        """Compile the default filter for a spec's capabilities, once for each set of them."""
+        if spec.seccomp == "unconfined":
+            return None
+        capabilities = caps.parse_caps(spec.cap_add, spec.cap_drop)
+        key = tuple(sorted(capabilities))
+        if key not in self._programs:
+            release = os.uname().release.split(".")
+            self._programs[key] = compile_cached(
+                seccomp_profile.DEFAULT,
+                caps=capabilities,
+                kernel=(int(release[0]), int(release[1])),
+                directory=Path(self.top, "cache"),
+            )
+        return self._programs[key]
+
+
+def _zygote_cell(run: Any) -> Any:
+    """Wrap the cell runner for a process that was cloned from this one."""
+
+    def run_cell(channel: socket.socket) -> int:
+        gc.enable()
+        return int(run(channel))
+
+    return run_cell
+
+
+def _sweep_in_background(top: str) -> None:
+    """Remove what a crash left, in a process of its own: no start has to wait for it."""
+    if os.fork() == 0:
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            garbage.collect(top)
+        os._exit(0)
+
+
+def main(fd: int) -> None:
+    """Run a spawner on an inherited socket; its first message is the configuration."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are collected by Linux itself
+    prctl.set_name("nsc-spawner")
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)  # noqa: FBT003
+    inbox = wire.Inbox(sock)
+    received = inbox.get()
+    if received is None:
+        return
+    config = received[0]
+    owner_pidfd = None
+    with contextlib.suppress(OSError):
+        owner_pidfd = os.pidfd_open(int(config["owner_pid"]))
+    spawner = Spawner(
+        inbox=inbox,
+        cells=bool(config["cells"]),
+        top=str(config["top"]),
+        sys_path=list(config["sys_path"]),
+        owner_pidfd=owner_pidfd,
+    )
+    spawner.prepare()
+    gc.collect()
+    gc.freeze()  # so that a collection in a clone doesn't touch, and copy, every page
+    gc.disable()
+    spawner.serve()
+
+

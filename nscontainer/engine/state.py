@@ -1,0 +1,187 @@
+"""Where the engine keeps a container on disk, and who may touch it when.
+
+One directory a container, ``<state dir>/containers/<id>``, mode 0700: ``state.json``, ``lock``,
+``monitor.sock``, the read-write layer ``rw/``, and for a detached one its log and samples. The monitor
+holds ``lock`` (flock) as long as it lives: a container whose lock can be had has lost its monitor,
+whatever its state file says, and pids are never trusted for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from nscontainer.errors import HostError, NotFoundError, StateError
+
+State = dict[str, Any]
+
+
+def state_dir() -> str:
+    """Give the engine's directory: ``$NSCONTAINER_STATE_DIR``, or the place for this user."""
+    given = os.environ.get("NSCONTAINER_STATE_DIR")
+    if given:
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return "/var/lib/nscontainer"
+    data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(data_home, "nscontainer")
+
+
+def prepare(top: str) -> None:
+    """Make the engine's directories, and refuse ones that are somebody else's."""
+    try:
+        os.makedirs(top, mode=0o700, exist_ok=True)
+        for name in ("containers", "names", "mnt"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{top}/{name}", 0o700)
+    except OSError as error:
+        message = f"the state directory {top} can't be made: {error.strerror}"
+        raise HostError(message, hint="set NSCONTAINER_STATE_DIR to one that can") from None
+    facts = os.stat(top)
+    if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        message = f"the state directory {top} is not ours alone"
+        raise HostError(message, hint=f"chown it to you and chmod 700 {top}")
+
+
+def new_id() -> str:
+    """Make an id for a container: 12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+@contextlib.contextmanager
+def birth(top: str) -> Iterator[None]:
+    """Hold gc off while a container's directory has no lock yet."""
+    with _flock(f"{top}/lock", fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def collecting(top: str) -> Iterator[None]:
+    """Hold births off while gc looks for what nobody owns."""
+    with _flock(f"{top}/lock", fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _flock(path: str, how: int) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
+
+
+def own(directory: str) -> int:
+    """Take a container's lock for as long as the returned fd (or a copy of it) is open."""
+    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def is_owned(directory: str) -> bool:
+    """Tell whether a monitor lives for the container of this directory."""
+    try:
+        fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(fd)
+    return False
+
+
+def write(directory: str, state: State) -> None:
+    """Replace ``state.json`` whole: a reader sees the old one or the new one."""
+    path = f"{directory}/state.json"
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(state, file)
+    os.rename(f"{path}.new", path)
+
+
+def read(directory: str) -> State | None:
+    """Read ``state.json``; None where there is none (being born, or half removed)."""
+    try:
+        with open(f"{directory}/state.json", encoding="utf-8") as file:
+            state = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def claim_name(top: str, name: str, container_id: str) -> None:
+    """Give a name to a container: a symbolic link made at one stroke, so two can't have it.
+
+    Raises
+    ------
+    StateError
+        Another container has it.
+    """
+    link = f"{top}/names/{name}"
+    for _ in range(3):
+        try:
+            os.symlink(container_id, link)
+        except FileExistsError:
+            with contextlib.suppress(OSError):
+                holder = os.readlink(link)
+                if os.path.isdir(f"{top}/containers/{holder}"):
+                    message = f"the name {name!r} is taken by container {holder}"
+                    raise StateError(message, hint=f"nscontainer rm {name}, or another name")
+                os.unlink(link)
+        else:
+            return
+    message = f"the name {name!r} can't be had"
+    raise StateError(message)
+
+
+def release_name(top: str, name: str, container_id: str) -> None:
+    """Take a name back, if it is this container's."""
+    with contextlib.suppress(OSError):
+        link = f"{top}/names/{name}"
+        if os.readlink(link) == container_id:
+            os.unlink(link)
+
+
+def remove(directory: str) -> None:
+    """Remove a container's directory; never follows a link out of it (rmtree works by fd)."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if os.path.isdir(directory):
+        shutil.rmtree(directory)
+
+
+def ids(top: str) -> list[str]:
+    """List the containers there are, oldest first."""
+    try:
+        with os.scandir(f"{top}/containers") as entries:
+            found = [(e.stat().st_ctime_ns, e.name) for e in entries if e.is_dir()]
+    except FileNotFoundError:
+        return []
+    return [name for _, name in sorted(found)]
+
+
+def find(top: str, ref: str) -> str:
+    """Find a container's id by name, id, or the beginning of one.
+
+    Raises
+    ------
+    NotFoundError
+        None has it, or several have.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if "/" not in ref:
+            return os.readlink(f"{top}/names/{ref}")
+    hits = [i for i in ids(top) if ref and i.startswith(ref)]
+    if len(hits) == 1 or ref in hits:
+        return ref if ref in hits else hits[0]
+    message = f"several containers' ids begin with {ref!r}" if hits else f"no container {ref!r}"
+    raise NotFoundError(message, hint="nscontainer ps -a lists them")

@@ -1,0 +1,108 @@
+"""Everything that can go wrong, as types.
+
+The text of an error says what was wrong and with which value; ``hint`` says how to mend it. The
+library raises these; only the front ends (CLI, magics) print them, with :func:`one_line`.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class NsContainerError(Exception):
+    """Base of every error that nscontainer raises on purpose.
+
+    Parameters
+    ----------
+    message
+        What was wrong, with the value: lower case, no full stop.
+    hint
+        How to mend it, or None where there is nothing to say.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own __reduce__ would call cls(*args) and lose the keywords.
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(
+    cls: type[NsContainerError], args: tuple[object, ...], state: dict[str, object]
+) -> NsContainerError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class SpecError(NsContainerError, ValueError):
+    """An option or a spec field has a value that can't be used; nothing has been made yet."""
+
+
+class HostError(NsContainerError):
+    """This host lacks something that was asked for (a facility, a privilege, a controller)."""
+
+
+class NotFoundError(NsContainerError, LookupError):
+    """No container (or image) of that name or id."""
+
+
+class StateError(NsContainerError):
+    """The container exists but is in the wrong state for this (or the name is taken)."""
+
+
+class EngineError(NsContainerError):
+    """The engine itself failed: a spawner or a monitor died, or answered out of turn."""
+
+
+class SetupError(NsContainerError):
+    """A step of a container's set-up was refused by the kernel.
+
+    Parameters
+    ----------
+    stage
+        The step's name, as in :data:`nscontainer.engine.stages.STAGES`.
+    op
+        The system call or operation.
+    path
+        What it was applied to, or None.
+    errno
+        The kernel's error number, or 0 where the failure was not a system call's.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        op: str,
+        path: str | None,
+        errno: int,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        reason = detail or os.strerror(errno)
+        where = f" {path}" if path else ""
+        super().__init__(f"container set-up failed at {stage}: {op}{where}: {reason}", hint=hint)
+        self.stage = stage
+        self.op = op
+        self.path = path
+        self.errno = errno
+
+
+class CommandError(NsContainerError):
+    """The user's command could not be executed (Docker's exit codes 126 and 127)."""
+
+    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+def one_line(error: BaseException) -> str:
+    """Render an error as the one line a front end prints: what was wrong, then how to mend it."""
+    hint = getattr(error, "hint", None)
+    text = str(error) or type(error).__name__
+    return f"{text} ({hint})" if hint else text

@@ -1,0 +1,203 @@
+"""The built-in image ``host``: this machine's own system and Python environment.
+
+A plan, made of names only: which directories of the host a container sees, which are hidden, and
+where. :mod:`nscontainer.engine.rootfs` mounts it. The root filesystem is one *view*; a path that
+must be seen although it lies on another filesystem, or under something hidden, is a view of its own
+mounted at the same path (a submount does not come along in an overlay's lower layer).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nscontainer.linux.procfs import MountPoint, mountinfo
+
+HIDDEN: Final = (
+    "/boot", "/dev", "/home", "/lost+found", "/media", "/mnt", "/proc", "/root", "/run", "/snap",
+    "/srv", "/sys", "/tmp", "/var/backups", "/var/crash", "/var/lib/AccountsService",
+    "/var/lib/NetworkManager", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker",
+    "/var/lib/kubelet", "/var/lib/libvirt", "/var/lib/lxc", "/var/lib/lxd", "/var/lib/machines",
+    "/var/lib/mysql", "/var/lib/nscontainer", "/var/lib/postgresql", "/var/lib/private",
+    "/var/lib/redis", "/var/lib/systemd", "/var/log", "/var/mail", "/var/spool", "/var/tmp",
+)  # fmt: skip
+"""Directories that a container sees empty: other people's, other services', and its own to have."""
+
+SECRETS: Final = (
+    "/etc/NetworkManager/system-connections", "/etc/docker", "/etc/gshadow", "/etc/gshadow-",
+    "/etc/ipsec.secrets", "/etc/krb5.keytab", "/etc/kubernetes", "/etc/letsencrypt",
+    "/etc/machine-id", "/etc/openvpn", "/etc/ppp", "/etc/rancher", "/etc/security/opasswd",
+    "/etc/shadow", "/etc/shadow-", "/etc/ssh/ssh_host_*_key", "/etc/ssl/private", "/etc/sudoers",
+    "/etc/sudoers.d", "/etc/wireguard", "/swapfile", "/swap.img",
+)  # fmt: skip
+"""What a container does not see at all."""
+
+WORLD_WRITABLE: Final = frozenset({"/tmp", "/var/tmp"})  # noqa: S108 - names in a container
+
+_DISK_FILESYSTEMS: Final = frozenset(
+    "bcachefs btrfs erofs ext2 ext3 ext4 f2fs jfs squashfs xfs zfs".split()
+)
+
+_ENVIRONMENT: Final = (
+    "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ",
+    "VIRTUAL_ENV",
+)  # fmt: skip
+_ENVIRONMENT_PREFIXES: Final = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "NUMBA_", "NUMEXPR_", "BLIS_")
+
+
+@dataclass(slots=True)
+class View:
+    """One directory of the host as the container sees it, by a path absolute on both sides."""
+
+    path: str
+    hidden: set[str] = field(default_factory=set)
+    """Directories seen empty."""
+    removed: set[str] = field(default_factory=set)
+    """Files and directories not seen at all."""
+    directories: set[str] = field(default_factory=set)
+    """Directories to be made where the view has none: mount points of other views."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Symbolic links to be made in hidden directories, so that a path keeps its spelling."""
+
+    def shows(self, path: str) -> bool:
+        """Tell whether this view shows the host's file at ``path``."""
+        return _under(path, self.path) and not any(
+            _under(path, top) for top in (*self.hidden, *self.removed)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The views of one container's root, the root first, a mount point always before its mount."""
+
+    views: tuple[View, ...]
+
+    def shows(self, path: str) -> bool:
+        """Tell whether the container sees the host's file at a real path."""
+        return _enclosing(list(self.views), path).shows(path)
+
+
+def _under(path: str, top: str) -> bool:
+    return path == top or path.startswith(top.rstrip("/") + "/") or top == "/"
+
+
+def _enclosing(views: list[View], path: str) -> View:
+    return max((v for v in views if _under(path, v.path)), key=lambda v: len(v.path))
+
+
+def plan(
+    needed: Iterable[str],
+    *,
+    home: str,
+    hide: Iterable[str] = (),
+    mounts: list[MountPoint] | None = None,
+) -> Plan:
+    """Decide what a container of the image ``host`` sees.
+
+    Parameters
+    ----------
+    needed
+        Paths that must be seen: the working directory, the interpreter's prefixes, ``sys.path``.
+        One that doesn't exist is passed over.
+    home
+        The caller's home directory: of it, only what is needed is shown; where it is itself needed
+        (a notebook started there), all but its dot files, where keys and histories live.
+    hide
+        More directories to hide: the engine's own.
+    mounts
+        This namespace's mounts; read from /proc when not given.
+    """
+    mounts = mountinfo() if mounts is None else mounts
+    home = os.path.realpath(home)
+    root = View("/", hidden={os.path.realpath(p) for p in (*HIDDEN, *hide) if os.path.isdir(p)})
+    root.hidden.discard("/")
+    root.removed = {p for pattern in SECRETS for p in glob.glob(pattern)}
+    if home not in ("/", "") and os.path.isdir(home) and root.shows(home):
+        root.hidden.add(home)
+    views = [root]
+    points = {m.target: m for m in mounts if m.target != "/"}
+    for target, point in points.items():
+        if point.fstype in _DISK_FILESYSTEMS and os.path.isdir(target) and root.shows(target):
+            _add_view(views, target, home)
+    for path in sorted({p for p in needed if p and os.path.isabs(p)}):
+        real = _reach(views, path)
+        if real is None or real in ("/home", os.path.dirname(home)):
+            continue  # a directory of everybody's homes is not one to show
+        directory = real if os.path.isdir(real) else os.path.dirname(real)
+        view = _enclosing(views, directory)
+        if not view.shows(directory) or _mount_between(points, view.path, directory):
+            _add_view(views, directory, home)
+    return Plan(tuple(views))
+
+
+def _mount_between(points: Mapping[str, MountPoint], top: str, path: str) -> bool:
+    """Tell whether a mount point lies below ``top`` on the way to ``path``."""
+    while path not in (top, "/"):
+        if path in points:
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def _add_view(views: list[View], path: str, home: str) -> None:
+    outer = _enclosing(views, path)
+    view = View(path)
+    if path == home:
+        with os.scandir(home) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    is_dir = entry.is_dir(follow_symlinks=False)
+                    (view.hidden if is_dir else view.removed).add(entry.path)
+    elif _under(home, path):
+        view.hidden.add(home)
+    outer.directories.add(path)
+    views.append(view)
+
+
+def _reach(views: list[View], path: str) -> str | None:
+    """Walk to a path; keep each symbolic link that lies in a hidden place; give the real path."""
+    done, rest, hops = "/", [p for p in path.split("/") if p], 0
+    while rest:
+        part = rest.pop(0)
+        if part == "..":
+            done = os.path.dirname(done)
+            continue
+        here = os.path.join(done, part)
+        try:
+            mode = os.lstat(here).st_mode
+        except OSError:
+            return None
+        if not stat.S_ISLNK(mode):
+            done = here
+            continue
+        hops += 1
+        if hops > 40:
+            return None
+        target = os.readlink(here)
+        view = _enclosing(views, done)
+        if not view.shows(here) and here not in view.removed:
+            view.links[here] = target
+        if target.startswith("/"):
+            done = "/"
+        rest = [p for p in target.split("/") if p not in ("", ".")] + rest
+    return done
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Choose what of the caller's environment a container of this image gets: no secrets.
+
+    Only what makes the same programs found and numbers computed alike: the path, the locale, the
+    time zone, the virtual environment, the numeric libraries' settings.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+    }
+    kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    kept.setdefault("LANG", "C.UTF-8")
+    return kept

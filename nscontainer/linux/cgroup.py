@@ -1,0 +1,334 @@
+"""Control groups, whichever version the host has: one protocol, v1 and v2 as siblings behind it.
+
+:func:`detect` finds the hierarchies, :func:`create` makes a container's cgroup in them. A
+container's cgroup stands at ``<hierarchy>/nscontainer/<id>``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from nscontainer.errors import HostError
+from nscontainer.linux import cgroup1, cgroup2
+from nscontainer.linux import cgroup_files as files
+from nscontainer.spec import Limits, check_id
+
+PARENT: Final = "nscontainer"
+"""The directory, in each hierarchy, that holds the containers' cgroups."""
+
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where this host's hierarchies are, and which of them.
+
+    ``hybrid`` is v1 controllers with a cgroup2 mount beside them.
+    """
+
+    version: Literal["v1", "v2", "hybrid"]
+    controllers: Mapping[str, str]
+    """Controller to the directory under which our cgroups go: v1, its mount point (co-mounted
+    ``cpu,cpuacct`` have the same); v2, one for all: the mount point or a cgroup delegated to us."""
+    unified: str | None
+    """The cgroup2 mount's directory under which ours go, if there is one."""
+    disks: tuple[str, ...] = ()
+    """v1: the ``MAJOR:MINOR`` of the disks whose use is to be accounted."""
+
+
+class Reader(Protocol):
+    """Reads a container's figures again and again from files kept open."""
+
+    def read(self) -> list[int]:
+        """Read a value for each of :data:`nscontainer.schema.COLUMNS`, NA where there is none.
+
+        The net.* columns are always NA here. After the cgroup's removal every one is.
+        """
+
+    def fileno_populated(self) -> int | None:
+        """Give an fd of cgroup.events, or None; ours to close.
+
+        poll(2) reports POLLPRI (and POLLERR) once its ``populated`` or ``frozen`` changes; a pread
+        of it at offset 0 re-arms.
+        """
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+class Cgroup(Protocol):
+    """A container's cgroup: one directory on v2, one a hierarchy on v1."""
+
+    version: str
+    """``v1``, ``v2`` or ``hybrid``: what it really has."""
+    paths: dict[str, str]
+    """Controller to directory; ``unified`` is that in the cgroup2 mount."""
+
+    def fd(self) -> int | None:
+        """Give the fd to hand clone3(CLONE_INTO_CGROUP) on v2, None elsewhere; ours to close."""
+
+    def add(self, pid: int) -> None:
+        """Move a process into it, in every hierarchy.
+
+        Raises
+        ------
+        KernelError
+            With the path; ESRCH: there is no such process.
+        """
+
+    def place(self, limits: Limits) -> None:
+        """Set what a process must find when it joins: ``cpuset_cpus`` and ``cpuset_mems``.
+
+        Raises
+        ------
+        HostError, SpecError
+            As :meth:`arm`.
+        """
+
+    def arm(self, limits: Limits) -> None:
+        """Set all other limits: None leaves one as it is, -1 lifts it.
+
+        Memory without memory+swap means no swap. Lowering memory below what is in use and can't be
+        reclaimed is refused on v1 and ends in the OOM killer on v2.
+
+        Raises
+        ------
+        HostError
+            This host can't: the text names the controller, the hint the mend.
+        SpecError
+            The value can't be used.
+        StateError
+            The cgroup is gone.
+        """
+
+    def disarm_cpu(self) -> None:
+        """Lift the CPU quota, so that a throttled process can die at once."""
+
+    def read_back(self) -> dict[str, Any]:
+        """Say what the files hold now.
+
+        Returns
+        -------
+        dict
+            ``cpu_quota_us`` (-1: none), ``cpu_period_us``, ``cpu_burst_us``, ``cpu_shares`` (v1),
+            ``cpu_weight`` (v2), ``cpuset_cpus``, ``memory_bytes`` (-1: none), ``memory_swap_bytes``
+            (memory+swap, -1: none), ``pids`` (-1: none); None where the host has no such file.
+            Memory limits are in whole pages: Linux rounds down.
+        """
+
+    def parents_quota(self) -> float | None:
+        """Give the tightest CPU quota of the cgroups above, in CPUs, None where there is none."""
+
+    def reset_peak(self) -> None:
+        """Begin the memory peak anew: v1, and v2 from Linux 6.12 on; elsewhere nothing happens."""
+
+    def reader(self) -> Reader:
+        """Open the accounting files for a sampler."""
+
+    def pids(self) -> list[int]:
+        """List its processes, as this process's pid namespace numbers them."""
+
+    def populated(self) -> bool:
+        """Tell whether a process that isn't dead is in it."""
+
+    def kill(self) -> None:
+        """Kill all of it, also what it forks meanwhile."""
+
+    def freeze(self) -> None:
+        """Stop its processes and wait until they stand; StateError after 2 s."""
+
+    def thaw(self) -> None:
+        """Let them go on."""
+
+    def remove(self, timeout_s: float = 2.0, *, parents: bool = True) -> None:
+        """Remove its directories, waiting for its last processes to go; then the parents.
+
+        Parameters
+        ----------
+        timeout_s
+            How long to wait for its processes.
+        parents
+            Whether to remove the directories above as well, where no other container is in them.
+
+        Raises
+        ------
+        StateError
+            Processes are still in it.
+        """
+
+    def close(self) -> None:
+        """Close what is open. The cgroup stays."""
+
+
+# --- finding the hierarchies -----------------------------------------------------------------
+
+
+class _CgroupMount(NamedTuple):
+    fstype: str
+    root: str
+    target: str
+    options: list[str]
+
+    def rank(self) -> tuple[bool, int, bool, str]:
+        """Order the mounts of one hierarchy, the best first.
+
+        A root of ``/`` is the whole of what our cgroup namespace may see; ``/..`` reaches above it
+        (a mount made outside; cgroup_namespaces(7)), ``/docker/x`` shows only a part.
+        """
+        return (
+            ".." in self.root,
+            self.root.count("/") + (self.root != "/"),
+            not self.target.startswith("/sys/fs/cgroup"),
+            self.target,
+        )
+
+
+def detect(
+    mountinfo: str = "/proc/self/mountinfo",
+    self_cgroup: str = "/proc/self/cgroup",
+    sys_block: str = "/sys/block",
+) -> Layout:
+    """Find the cgroup hierarchies of this mount namespace.
+
+    Parameters
+    ----------
+    mountinfo, self_cgroup, sys_block
+        What to read (proc(5), cgroups(7), sysfs(5)).
+
+    Raises
+    ------
+    HostError
+        None is mounted.
+    """
+    mounts = _cgroup_mounts(mountinfo)
+    v1: dict[str, str] = {}
+    for mount in mounts:
+        if mount.fstype == "cgroup":
+            for option in mount.options:
+                if option in cgroup1.V1_NAMES:
+                    v1.setdefault(option, mount.target)
+    unified = next((m for m in mounts if m.fstype == "cgroup2"), None)
+    if v1:
+        disks = cgroup1.disks(sys_block) if "blkio" in v1 else ()
+        if unified is None:
+            return Layout("v1", v1, None, disks)
+        return Layout("hybrid", v1, unified.target, disks)
+    if unified is None:
+        message = "no cgroup hierarchy is mounted"
+        raise HostError(
+            message,
+            hint="mount -t cgroup2 none /sys/fs/cgroup; in a container, ask its operator for one",
+        )
+    base = _writable_base(unified, self_cgroup)
+    names = (files.read_or_none(f"{base}/cgroup.controllers") or "").split()
+    return Layout("v2", dict.fromkeys(names, base), base)
+
+
+def _cgroup_mounts(mountinfo: str) -> list[_CgroupMount]:
+    """Read the cgroup mounts that can be seen (not mounted over), the best of each kind first."""
+    found: dict[str, _CgroupMount] = {}
+    covered = set()
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            ident, parent, _, root, target = before.split()[:5]
+            covered.add((parent, target))
+            fstype, _, options = after.split(" ", 2)
+            if fstype in ("cgroup", "cgroup2"):
+                found[ident] = _CgroupMount(
+                    fstype, _unescape(root), _unescape(target), options.strip().split(",")
+                )
+    seen = [mount for ident, mount in found.items() if (ident, mount.target) not in covered]
+    return sorted(seen, key=_CgroupMount.rank)
+
+
+def _unescape(text: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _writable_base(mount: _CgroupMount, self_cgroup: str) -> str:
+    """Choose where ours go on v2: the mount's root, or our own cgroup where that is delegated."""
+    if os.access(mount.target, os.W_OK):
+        return mount.target
+    own = next((line[3:] for line in _lines(self_cgroup) if line.startswith("0::/")), "/")
+    below = os.path.relpath(own, mount.root) if ".." not in own + mount.root else "."
+    path = os.path.normpath(f"{mount.target}/{below}")
+    delegated = not below.startswith("..") and os.access(path, os.W_OK)
+    return path if delegated else mount.target
+
+
+def _lines(path: str) -> list[str]:
+    return (files.read_or_none(path) or "").splitlines()
+
+
+# --- making and finding a container's --------------------------------------------------------
+
+
+def default_want(layout: Layout) -> frozenset[str]:
+    """Name the controllers that limits and accounting use; v1 names, good for both versions."""
+    want = {"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio"}
+    return frozenset(want | ({"freezer"} if layout.unified is None else set()))
+
+
+def _parts(parent: str, name: str) -> list[str]:
+    return [check_id(part, "cgroup") for part in (*parent.split("/"), name)]
+
+
+def create(layout: Layout, name: str, *, parent: str = PARENT, want: frozenset[str]) -> Cgroup:
+    """Make a container's cgroup, and its parent where missing; undone if any of it fails.
+
+    Parameters
+    ----------
+    name
+        The container's id: one path component.
+    parent
+        Below each hierarchy's directory of the layout; may have several components.
+    want
+        Controllers to be in, by their name in either version. One the host lacks is left out: its
+        figures are NA, and a limit that needs it is an error of :meth:`Cgroup.arm`.
+
+    Raises
+    ------
+    SpecError
+        A name can't be a path component.
+    HostError
+        This user may not.
+    StateError
+        It exists already.
+    """
+    parts = _parts(parent, name)
+    if layout.version == "v2" and layout.unified is not None:
+        return cgroup2.create(layout.unified, parts, layout.controllers, want)
+    made = cgroup1.create(layout.controllers, layout.unified, parts, want)
+    made.account_disks(layout.disks)
+    return made
+
+
+def reopen(layout: Layout, name: str, parent: str = PARENT) -> Cgroup:
+    """Find a container's cgroup made by another process, even if only part of it is left.
+
+    Raises
+    ------
+    NotFoundError
+        None of it is there.
+    """
+    parts = _parts(parent, name)
+    if layout.version == "v2" and layout.unified is not None:
+        return cgroup2.reopen(layout.unified, parts)
+    return cgroup1.reopen(layout.controllers, layout.unified, parts)
+
+
+def names(layout: Layout, parent: str = PARENT) -> list[str]:
+    """List the containers' cgroups there are, those half made or half removed included."""
+    bases = {*layout.controllers.values(), *([layout.unified] if layout.unified else [])}
+    return sorted({name for base in bases for name in files.subdirectories(f"{base}/{parent}")})
+
+
+def remove_parents(layout: Layout, parent: str = PARENT) -> None:
+    """Remove the parent directories where no container is in them."""
+    for base in {*layout.controllers.values(), *([layout.unified] if layout.unified else [])}:
+        files.remove_empty(base, parent.split("/"))

@@ -1,0 +1,84 @@
+"""How isolated a run really was, as its engine found it, not as it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nscontainer.measure.text import text_of
+
+
+@dataclass(frozen=True, repr=False)
+class Isolation:
+    """What stood between the container and its host.
+
+    Attributes
+    ----------
+    namespaces
+        Name → ``private``, ``host`` (shared, as asked) or ``unavailable`` (this host has none).
+    user_map
+        (id inside, id outside, how many), or None without a user namespace.
+    rootfs
+        How the root filesystem was made.
+    capabilities
+        Those that the container's root held.
+    """
+
+    namespaces: Mapping[str, str]
+    user_map: tuple[int, ...] | None
+    rootfs: str | None
+    capabilities: tuple[str, ...]
+    seccomp: str | None
+    no_new_privs: bool | None
+    network: str | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any] | None) -> Isolation:
+        """Read an exit record's ``isolation``; what it doesn't say is None, not guessed."""
+        values = plain or {}
+        user_map = values.get("user_map")
+        return cls(
+            namespaces={str(k): str(v) for k, v in (values.get("namespaces") or {}).items()},
+            user_map=None if user_map is None else tuple(user_map),
+            rootfs=values.get("rootfs"),
+            capabilities=tuple(map(str, values.get("capabilities") or ())),
+            seccomp=values.get("seccomp"),
+            no_new_privs=values.get("no_new_privs"),
+            network=values.get("network"),
+            notes=tuple(map(str, values.get("notes") or ())),
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Give it as (what, how) pairs for a table, fit to be shown."""
+        groups = (("private", "private"), ("host", "shared"), ("unavailable", "unavailable"))
+        rows = []
+        for state, title in groups:
+            names = [name for name, value in self.namespaces.items() if value == state]
+            if names:
+                rows.append((f"namespaces {title}", ", ".join(names)))
+        if self.user_map is not None:
+            rows.append(
+                (
+                    "user map",
+                    "inside {} is outside {}, {} ids".format(*self.user_map)
+                    if len(self.user_map) == 3
+                    else str(self.user_map),
+                )
+            )
+        capabilities = ", ".join(self.capabilities) or "none"
+        rows += [
+            ("root filesystem", self.rootfs or "unknown"),
+            ("network", self.network or "unknown"),
+            ("capabilities", capabilities),
+            ("seccomp", self.seccomp or "unknown"),
+            ("no_new_privs", {True: "yes", False: "no", None: "unknown"}[self.no_new_privs]),
+        ]
+        rows += [("note", note) for note in self.notes]
+        return [(text_of(what), text_of(how, 400)) for what, how in rows]
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        wide = max(len(what) for what, _ in rows)
+        return "\n".join(f"{what:<{wide}}  {how}" for what, how in rows)

@@ -1,0 +1,305 @@
+"""The limits of a run: what was asked, and what the cgroup said afterwards, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nscontainer import units
+from nscontainer.measure.records import NS_PER_S
+from nscontainer.measure.text import size
+from nscontainer.spec import PERIOD_US, Limits, Ulimit
+
+PAGE_BYTES: Final = 65_536
+"""Linux rounds a memory limit down to whole pages; no machine's are larger than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBack:
+    """What the cgroup's files said after the run.
+
+    Named as :class:`nscontainer.spec.Limits`; -1 is no limit, None is not there to be read.
+    """
+
+    cpu_quota_us: int | None = None
+    cpu_period_us: int | None = None
+    cpu_burst_us: int | None = None
+    cpu_shares: int | None = None
+    cpu_weight: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    pids: int | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any] | None) -> ReadBack:
+        """Take what is known of a reading."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in (plain or {}).items() if k in names})
+
+    @property
+    def cpus(self) -> float | None:
+        """The CPU quota in CPUs, None where there is none (or it could not be read)."""
+        if self.cpu_quota_us is None or self.cpu_quota_us < 0 or not self.cpu_period_us:
+            return None
+        return self.cpu_quota_us / self.cpu_period_us
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """An ``update`` while the container ran; fields of ``asked`` that stayed as they were are None."""
+
+    elapsed_s: float
+    asked: Limits
+    read_back: ReadBack
+
+    @property
+    def text(self) -> str:
+        """What was changed, as ``CPU 20 %, memory 64 MiB``."""
+        return asked_text(self.asked) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """One limit, as a person reads it. ``read_back`` is None where nothing can be read back."""
+
+    name: str
+    label: str
+    asked: str | None
+    read_back: str | None
+    differs: bool
+
+
+@dataclass(frozen=True, repr=False)
+class RunLimits:
+    """The limits of a run.
+
+    Attributes
+    ----------
+    asked
+        As at the start (:class:`nscontainer.spec.Limits`).
+    read_back
+        What the cgroup's files said at the end.
+    changes
+        Every ``update`` in between, in order.
+    """
+
+    asked: Limits
+    read_back: ReadBack
+    changes: tuple[LimitChange, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunLimits:
+        """Read an exit record's limits."""
+        changes = tuple(
+            LimitChange(
+                c["elapsed_ns"] / NS_PER_S,
+                _limits(c.get("asked")),
+                ReadBack.from_dict(c.get("read_back")),
+            )
+            for c in record["limit_changes"] or ()
+        )
+        asked, read_back = record["limits_asked"], record["limits_read_back"]
+        return cls(_limits(asked), ReadBack.from_dict(read_back), changes)
+
+    @property
+    def in_force(self) -> Limits:
+        """What was asked in the end: the first limits with every change made to them."""
+        limits = self.asked
+        for change in self.changes:
+            fields = dataclasses.fields(Limits)
+            new = {f.name: getattr(change.asked, f.name) for f in fields}
+            limits = dataclasses.replace(
+                limits, **{k: v for k, v in new.items() if v not in (None, ())}
+            )
+        return limits
+
+    @property
+    def differs(self) -> bool:
+        """Whether some limit read back is not as it was asked."""
+        return any(row.differs for row in self.rows())
+
+    @property
+    def period_doublings(self) -> int:
+        """How many times Linux doubled the CPU period, and the quota with it; 0 if it did not.
+
+        A period timer that can't keep up does that (kernel/sched/fair.c,
+        sched_cfs_period_timer()), silently: their ratio, and so the limit, stays.
+        """
+        limits, read = self.in_force, self.read_back
+        if limits.cpus is None or read.cpus is None or read.cpu_period_us is None:
+            return 0
+        times, rest = divmod(read.cpu_period_us, limits.cpu_period_us or PERIOD_US)
+        same = abs(read.cpus / limits.cpus - 1) < 0.01
+        return times.bit_length() - 1 if same and not rest and times > 1 else 0
+
+    @property
+    def longest_period_s(self) -> float | None:
+        """The longest quota period that was in force, in s; None without a CPU quota."""
+        asked = [self.asked, *(change.asked for change in self.changes)]
+        periods = [limits.cpu_period_us or PERIOD_US for limits in asked if limits.cpus is not None]
+        if self.read_back.cpus is not None and self.read_back.cpu_period_us is not None:
+            periods.append(self.read_back.cpu_period_us)
+        return max(periods, default=0) / 1e6 or None
+
+    def rows(self) -> list[LimitRow]:
+        """Give each limit that was asked, or that was found in force without."""
+        return list(_rows(self.in_force, self.read_back))
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        if not rows and not self.changes:
+            return "no limits"
+        cells = [("limit", "asked", "read back", "")]
+        cells += [
+            (row.label, row.asked or "-", row.read_back or "-", "<- differs" if row.differs else "")
+            for row in rows
+        ]
+        wide = [max(len(row[i]) for row in cells) for i in range(4)]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)).rstrip() for r in cells
+        ]
+        lines += [f"from {change.elapsed_s:.3g} s on: {change.text}" for change in self.changes]
+        return "\n".join(lines)
+
+
+def _limits(plain: Mapping[str, Any] | None) -> Limits:
+    names = {f.name for f in dataclasses.fields(Limits)}
+    values = {k: v for k, v in (plain or {}).items() if k in names}
+    ulimits = values.pop("ulimits", None) or ()
+    return Limits(**values, ulimits=tuple(Ulimit(**u) for u in ulimits))
+
+
+def cpu_text(quota_us: int | None, period_us: int | None) -> str | None:
+    """Write a CPU quota: ``20 %``, and its period where that is not the usual one."""
+    if quota_us is None:
+        return None
+    if quota_us < 0:
+        return "no limit"
+    period = period_us or PERIOD_US
+    text = units.format_cpu(quota_us / period)
+    return text if period == PERIOD_US else f"{text} ({quota_us / 1e3:g} of {period / 1e3:g} ms)"
+
+
+def size_text(limit: int | None) -> str | None:
+    """Write a limit in bytes; None where there is none to write."""
+    return None if limit is None else "no limit" if limit < 0 else size(limit)
+
+
+def count_text(limit: int | None) -> str | None:
+    """Write a limit that is a count."""
+    return None if limit is None else "no limit" if limit < 0 else str(limit)
+
+
+def asked_text(limits: Limits) -> str:
+    """Write limits in one line: ``CPU 20 %, memory 256 MiB, pids 64``."""
+    return ", ".join(f"{row.label} {row.asked}" for row in _rows(limits, None) if row.asked)
+
+
+def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
+    checks = read is not None
+    read = read or ReadBack()
+    yield from _cpu_rows(asked, read, checks=checks)
+    swap_asked = asked.memory_swap_bytes
+    if swap_asked is None and read.memory_swap_bytes is not None:
+        swap_asked = asked.memory_bytes  # as Limits says: no swap beside the memory
+    for name, label, wanted, found in (
+        ("memory_bytes", "memory", asked.memory_bytes, read.memory_bytes),
+        ("memory_swap_bytes", "memory + swap", swap_asked, read.memory_swap_bytes),
+    ):
+        same = wanted == found or (
+            wanted is not None
+            and found is not None
+            and min(wanted, found) >= 0
+            and abs(wanted - found) < PAGE_BYTES
+        )
+        row = LimitRow(name, label, size_text(wanted), size_text(found), checks and not same)
+        if _worth(wanted, found) and (
+            name == "memory_bytes" or asked.memory_swap_bytes or not same
+        ):
+            yield row
+    if _worth(asked.pids, read.pids):
+        yield LimitRow(
+            "pids",
+            "pids",
+            count_text(asked.pids),
+            count_text(read.pids),
+            checks and asked.pids != read.pids,
+        )
+    for ulimit in asked.ulimits:
+        text = f"{ulimit.soft}:{ulimit.hard}".replace("-1", "unlimited")
+        yield LimitRow("ulimits", f"ulimit {ulimit.name}", text, None, differs=False)
+    for name, label, seconds in (
+        ("timeout_s", "timeout", asked.timeout_s),
+        ("cpu_time_s", "CPU time", asked.cpu_time_s),
+    ):
+        if seconds is not None:
+            yield LimitRow(name, label, units.format_seconds(seconds), None, differs=False)
+
+
+def _worth(wanted: int | None, found: int | None) -> bool:
+    return wanted is not None or (found is not None and found >= 0)
+
+
+def _cpu_rows(asked: Limits, read: ReadBack, *, checks: bool) -> Iterator[LimitRow]:
+    if _worth(asked.cpu_quota_us, read.cpu_quota_us):
+        period_us = asked.cpu_period_us or PERIOD_US
+        wanted, found = asked.cpus, read.cpus
+        known = read.cpu_quota_us is not None
+        if wanted is None or found is None:
+            same = known and wanted is found
+        else:
+            same = abs(found / wanted - 1) < 1e-3 and read.cpu_period_us == period_us
+        yield LimitRow(
+            "cpu",
+            "CPU",
+            cpu_text(asked.cpu_quota_us, period_us),
+            cpu_text(read.cpu_quota_us, read.cpu_period_us),
+            checks and not same,
+        )
+    if asked.cpu_burst_us is not None:
+        found_us = read.cpu_burst_us
+        yield LimitRow(
+            "cpu_burst_us",
+            "CPU burst",
+            f"{asked.cpu_burst_us / 1e3:g} ms",
+            None if found_us is None else f"{found_us / 1e3:g} ms",
+            checks and found_us != asked.cpu_burst_us,
+        )
+    if asked.cpu_shares is not None:
+        shares, weight = read.cpu_shares, read.cpu_weight
+        if shares is None:
+            from nscontainer.linux.cgroup2 import shares_to_weight  # not on the way of every run
+
+            same = weight == shares_to_weight(asked.cpu_shares)
+        else:
+            same = shares == asked.cpu_shares
+        found_text = f"weight {weight}" if shares is None and weight is not None else None
+        yield LimitRow(
+            "cpu_shares",
+            "CPU shares",
+            str(asked.cpu_shares),
+            found_text if shares is None else str(shares),
+            checks and not same,
+        )
+    for name, label in (("cpuset_cpus", "CPUs"), ("cpuset_mems", "memory nodes")):
+        wanted_set, found_set = getattr(asked, name), getattr(read, name)
+        if wanted_set is not None:
+            # No reader gives the memory nodes back yet: not there is not different.
+            differs = _members(found_set) != _members(wanted_set)
+            differs = differs and (name == "cpuset_cpus" or found_set is not None)
+            yield LimitRow(name, label, wanted_set, found_set, checks and differs)
+
+
+def _members(text: str | None) -> set[int] | None:
+    if text is None:
+        return None
+    members: set[int] = set()
+    for part in text.split(","):
+        low, _, high = part.strip().partition("-")
+        if low.isdigit():
+            members.update(range(int(low), int(high or low) + 1))
+    return members

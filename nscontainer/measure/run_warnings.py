@@ -1,0 +1,282 @@
+"""What a reader of a run's figures ought to know before believing them, as data.
+
+Each rule is a function; each ends in what to do about it. The magics and the card show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from nscontainer import units
+from nscontainer.measure.text import percent, plural, size, text_of
+from nscontainer.spec import PERIOD_US
+
+if TYPE_CHECKING:
+    from nscontainer.measure.result import RunResult
+
+THROTTLED_SHARE: Final = 0.1
+"""Throttled in less than this part of its periods, a quota did not set the pace."""
+STEAL_SHARE: Final = 0.02
+STEAL_LEAST_S: Final = 0.05
+"""/proc/stat counts it in ticks of 10 ms: less than some of them is no measurement."""
+FEWEST_PERIODS: Final = 20
+"""A spinner may overrun a tick per CPU and period and pays it back: see over how many."""
+OVERRUN: Final = 1.03
+MISSED_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True)
+class RunWarning:
+    """One thing to know about a run.
+
+    Attributes
+    ----------
+    code
+        What it is, in a word that stays: ``throttled``, ``steal``, ``limit-differs`` ...
+    severity
+        ``error``: the run was not what was asked for; ``warning``: its figures may mislead;
+        ``info``: good to know.
+    message
+        One line that ends in advice, where there is some.
+    figures
+        The numbers that it rests on.
+    """
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    message: str
+    figures: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+def find(run: RunResult) -> tuple[RunWarning, ...]:
+    """Give every warning of a run, the gravest first."""
+    order = {"error": 0, "warning": 1, "info": 2}
+    found = [warning for rule in RULES for warning in rule(run)]
+    return tuple(sorted(found, key=lambda warning: order[warning.severity]))
+
+
+def _oom(run: RunResult) -> Iterator[RunWarning]:
+    kills = run.totals["memory.oom_kill"]
+    if run.oom_killed or kills:
+        limit = run.limits.in_force.memory_bytes
+        where = f" at {size(limit)}" if limit is not None and limit >= 0 else ""
+        count = plural(int(kills), "process", "processes") if kills else "a process"
+        yield RunWarning(
+            "oom-kill",
+            "error",
+            f"out of memory{where}: Linux killed {count}; give it more --memory",
+            {"oom_kill": kills, "limit_bytes": limit, "peak_bytes": run.totals["memory.peak"]},
+        )
+
+
+def _limits(run: RunResult) -> Iterator[RunWarning]:
+    limits = run.limits
+    doublings = limits.period_doublings
+    for row in limits.rows():
+        if not row.differs:
+            continue
+        figures = {"limit": row.name, "asked": row.asked, "read_back": row.read_back}
+        if row.name == "cpu" and doublings:
+            yield RunWarning(
+                "period-doubled",
+                "warning",
+                f"Linux doubled the CPU period {_times(doublings)} (its timer was late): now "
+                f"{row.read_back}; use a longer --cpu-period",
+                figures | {"doublings": doublings},
+            )
+        elif row.read_back is None:
+            yield RunWarning(
+                "limit-unread",
+                "error",
+                f"{row.label} {row.asked} was asked for but could not be read back: don't rely on it",
+                figures,
+            )
+        else:
+            yield RunWarning(
+                "limit-differs",
+                "error",
+                f"{row.label}: {row.asked or 'no limit'} was asked for, "
+                f"but {row.read_back} was read back",
+                figures,
+            )
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _parent(run: RunResult) -> Iterator[RunWarning]:
+    parents, own = run.record["parents_quota"], run.limits.read_back.cpus
+    if parents is not None and (own is None or parents < own):
+        yield RunWarning(
+            "parent-quota",
+            "warning",
+            f"a parent cgroup allows {units.format_cpu(parents)} of a CPU, and its throttling is "
+            "not counted here",
+            {"parents_cpus": parents, "own_cpus": own},
+        )
+
+
+def _throttled(run: RunResult) -> Iterator[RunWarning]:
+    share = run.totals["throttled_share"]
+    if share is not None and share >= THROTTLED_SHARE:
+        periods, throttled = run.totals["cpu.nr_periods"], run.totals["cpu.nr_throttled"]
+        cpus = run.limits.in_force.cpus or run.limits.read_back.cpus
+        quota = f" of {units.format_cpu(cpus)}" if cpus is not None else ""
+        yield RunWarning(
+            "throttled",
+            "info",
+            f"throttled in {throttled} of {plural(int(periods or 0), 'period')}: the CPU quota{quota} set its pace",
+            {"share": share, "nr_throttled": throttled, "nr_periods": periods, "cpus": cpus},
+        )
+
+
+def _short(run: RunResult) -> Iterator[RunWarning]:
+    limits = run.limits.in_force
+    if limits.cpus is None:
+        return
+    period_s = (limits.cpu_period_us or PERIOD_US) / 1e6
+    counted = run.totals["cpu.nr_periods"]
+    periods = counted if counted is not None else int(run.wall_s / period_s)
+    if periods < FEWEST_PERIODS:
+        yield RunWarning(
+            "short-run",
+            "warning",
+            f"only {plural(int(periods), 'quota period')} of {units.format_seconds(period_s)}: "
+            f"to judge the quota, run for {FEWEST_PERIODS} or more",
+            {"nr_periods": periods, "period_s": period_s},
+        )
+
+
+def _overrun(run: RunResult) -> Iterator[RunWarning]:
+    """More CPU than the quota lets through, over enough periods to say so."""
+    cpus, had = run.limits.asked.cpus, run.totals["cpu_share"]
+    periods = run.totals["cpu.nr_periods"]
+    burst = run.limits.asked.cpu_burst_us
+    if (
+        cpus is None
+        or had is None
+        or run.limits.changes
+        or burst
+        or (periods or 0) < FEWEST_PERIODS
+    ):
+        return
+    if had > cpus * OVERRUN:
+        yield RunWarning(
+            "quota-overrun",
+            "warning",
+            f"had {units.format_cpu(had)} of a CPU, more than its quota of "
+            f"{units.format_cpu(cpus)}",
+            {"cpu_share": had, "cpus": cpus},
+        )
+
+
+def _steal(run: RunResult) -> Iterator[RunWarning]:
+    steal_s, cpus = run.totals["steal_s"], run.record["host_cpus"]
+    if steal_s is None or not cpus or run.wall_s <= 0:
+        return
+    share = steal_s / (run.wall_s * cpus)
+    if share > STEAL_SHARE and steal_s >= STEAL_LEAST_S:
+        yield RunWarning(
+            "steal",
+            "warning",
+            f"the hypervisor took {percent(share)} of this machine's CPU time meanwhile: repeat, "
+            "compare CPU times",
+            {"share": share, "steal_s": steal_s, "host_cpus": cpus},
+        )
+
+
+def _swap(run: RunResult) -> Iterator[RunWarning]:
+    used, total = run.provenance.swap_used_bytes, run.provenance.swap_total_bytes
+    if not used:
+        return
+    limited = run.limits.in_force.memory_bytes is not None
+    unlimited_swap = limited and run.limits.read_back.memory_swap_bytes in (None, -1)
+    end = (
+        "this run's limit does not hold its swap: it may have had more memory than that"
+        if unlimited_swap
+        else "times may vary with what has to be read back from disk"
+    )
+    yield RunWarning(
+        "host-swap",
+        "warning" if unlimited_swap else "info",
+        f"the host was using {units.format_size(used)} of swap: {end}",
+        {"swap_used_bytes": used, "swap_total_bytes": total},
+    )
+
+
+def _at_limit(run: RunResult) -> Iterator[RunWarning]:
+    hits = run.totals["memory.failcnt"]
+    if hits and not run.oom_killed:
+        yield RunWarning(
+            "memory-at-limit",
+            "warning",
+            f"hit its memory limit {plural(int(hits), 'time')}: reclaim slowed it; "
+            "try more --memory",
+            {"failcnt": hits, "peak_bytes": run.totals["memory.peak"]},
+        )
+
+
+def _missed(run: RunResult) -> Iterator[RunWarning]:
+    missed = run.record["missed_samples"]
+    if missed:
+        share = missed / (missed + run.sample_count)
+        yield RunWarning(
+            "missed-samples",
+            "warning" if share > MISSED_SHARE else "info",
+            f"{missed} of {missed + run.sample_count} samples missed: totals are exact, the "
+            "curve has gaps; try a longer --sample",
+            {"missed": missed, "share": share},
+        )
+
+
+def _zygote(run: RunResult) -> Iterator[RunWarning]:
+    limit = run.limits.in_force.memory_bytes
+    if run.start_mode == "zygote" and limit is not None and limit >= 0:
+        yield RunWarning(
+            "zygote-memory",
+            "info",
+            "started from the warm Python, whose memory is not counted here; --cold counts it all",
+            {"limit_bytes": limit},
+        )
+
+
+def _network(run: RunResult) -> Iterator[RunWarning]:
+    if run.isolation.network == "host":
+        yield RunWarning(
+            "network-host",
+            "info",
+            "network host: its traffic is neither limited nor told from the host's",
+        )
+
+
+def _isolation(run: RunResult) -> Iterator[RunWarning]:
+    missing = sorted(n for n, v in run.isolation.namespaces.items() if v == "unavailable")
+    if missing:
+        yield RunWarning(
+            "not-isolated",
+            "warning",
+            f"no {', '.join(missing)} namespace on this host: the container shared the host's",
+            {"namespaces": missing},
+        )
+    for note in run.isolation.notes:
+        yield RunWarning("isolation", "info", text_of(note, 300))
+
+
+RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
+    _oom,
+    _limits,
+    _parent,
+    _overrun,
+    _short,
+    _steal,
+    _at_limit,
+    _swap,
+    _missed,
+    _throttled,
+    _zygote,
+    _network,
+    _isolation,
+)

@@ -1,0 +1,299 @@
+"""Pictures of a run: CPU use against its quota, throttling, memory.
+
+A picture must speak for itself: what ran, under which limits, how it ended, in colours that
+colour-blind people tell apart (Okabe and Ito's) and in line styles that survive a black and white
+printer.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nscontainer import curves, units
+from nscontainer.errors import SpecError
+from nscontainer.measure import headline, rates
+from nscontainer.measure.rates import Stretch
+from nscontainer.measure.text import size
+
+if TYPE_CHECKING:
+    from nscontainer.measure.result import RunResult
+
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+OFF_SCALE: Final = 10
+"""A memory limit this many times the peak is named, not drawn: the curve would lie on the floor."""
+_RATIOS: Final = {"cpu": 3.0, "throttling": 1.3, "memory": 2.0}
+_SMALL: Final = "small"
+
+
+def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
+    """Draw a run; see :meth:`nscontainer.measure.result.RunResult.plot`.
+
+    Raises
+    ------
+    SpecError
+        ``kind`` is unknown, or ``ax`` has another number of Axes than it needs.
+    """
+    panels: dict[str, Callable[[Axes, RunResult], None]] = {
+        "cpu": _cpu,
+        "throttling": _throttling,
+        "memory": _memory,
+    }
+    kinds = list(panels) if kind == "overview" else [kind]
+    if not set(kinds) <= set(panels):
+        message = f"plot kind {kind!r} is not known"
+        raise SpecError(message, hint=f"overview, {', '.join(panels)}")
+    axes = _new_axes(kinds) if ax is None else _given_axes(ax, kinds)
+    for name, axis in zip(kinds, axes, strict=True):
+        panels[name](axis, run)
+        axis.set_xlim(0, max(run.wall_s, 1e-3) * 1.02)
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+        _changes(axis, run, labelled=axis is axes[0])
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=ax is not None)
+    axes[-1].set_xlabel("time since the code was let go (s)")
+    _title(axes[0], run)
+    _end(axes, kinds, run)
+    return axes[0] if kind != "overview" else np.array(axes, dtype=object)
+
+
+def _new_axes(kinds: list[str]) -> list[Axes]:
+    height = 1.2 + sum(_RATIOS[k] for k in kinds) * (1.0 if len(kinds) > 1 else 1.2)
+    options: dict[str, Any] = {"figsize": (8, height), "layout": "constrained"}
+    figure: Figure
+    if _shown_inline():
+        import matplotlib.pyplot as plt  # only where a front end shows its figures
+
+        figure = plt.figure(**options)
+    else:
+        figure = Figure(**options)
+    ratios = [_RATIOS[k] for k in kinds]
+    grid = figure.subplots(
+        len(kinds), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": ratios}
+    )
+    return list(grid[:, 0])
+
+
+def _shown_inline() -> bool:
+    """Whether a figure must be pyplot's to be shown (as pandas' are), and may be.
+
+    In a notebook the inline backend shows pyplot's figures at the end of the cell; who imported
+    pyplot will call its ``show()``. Anyone else (a script, a server) gets a figure that pyplot knows
+    nothing of and that goes when it is dropped. pyplot is for the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    ipython = sys.modules.get("IPython")
+    in_ipython = ipython is not None and ipython.get_ipython() is not None
+    return in_ipython or "matplotlib.pyplot" in sys.modules
+
+
+def _given_axes(ax: Any, kinds: list[str]) -> list[Axes]:
+    axes = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).flat)
+    if len(axes) != len(kinds) or not all(isinstance(a, Axes) for a in axes):
+        many = "one Axes" if len(kinds) == 1 else f"{len(kinds)} Axes"
+        message = f"this plot needs {many}, not {len(axes)}"
+        raise SpecError(message, hint="kind='cpu' draws on one; the overview on three")
+    return axes
+
+
+# --- the panels -----------------------------------------------------------------------------
+
+
+def _cpu(axis: Axes, run: RunResult) -> None:
+    axis.set_ylabel("CPU use\n(% of one CPU)")
+    at, used = curves.known(run.usage.index, run.usage["cpuacct.usage"])
+    if len(at) < 2 or at[-1] <= 0:
+        _say(axis, "this host gave no figure for CPU time")
+        return
+    used = used / 1e9 * 100
+    edges, each = curves.sample_rate(at, used)
+    if len(each) > 2 * curves.MOST_POINTS:
+        edges, low, each = curves.envelope(edges, each)
+        label = "range of the samples"
+        axis.stairs(each, edges, baseline=low, fill=True, color="0.6", alpha=0.35, label=label)
+    elif len(each) > 1:
+        label = f"each sample ({units.format_seconds(_typical_step(at))})"
+        axis.stairs(each, edges, baseline=None, color="0.65", linewidth=0.6, label=label)
+    middle, rate, window = curves.smooth_rate(at, used, run.limits.longest_period_s)
+    axis.plot(middle, rate, color=BLUE, linewidth=2.2, label=f"over {units.format_seconds(window)}")
+    stretches = _quota(run)
+    _draw_limit(axis, [(a, b, None if q is None else q * 100) for a, b, q in stretches], "quota")
+    _label_quota(axis, stretches)
+    quotas = [q * 100 for _, _, q in stretches if q is not None]
+    # A sample read late makes the next too tall: the scale is for what was really had.
+    usual = float(np.percentile(each, 98)) if len(each) > 50 else float(np.max(each, initial=0))
+    axis.set_ylim(0, 1.12 * max([float(np.max(rate)), usual, *quotas, 1.0]))
+    _legend(axis)
+
+
+def _throttling(axis: Axes, run: RunResult) -> None:
+    axis.set_ylabel("throttled\n(% of one CPU)")
+    at, stood = curves.known(run.usage.index, run.usage["cpu.throttled_time"])
+    if len(at) < 2 or at[-1] <= 0:
+        _say(axis, "this host gave no figure for throttling")
+        return
+    if not run.totals["cpu.nr_periods"] and all(q is None for _, _, q in _quota(run)):
+        _say(axis, "no CPU quota, so nothing to be throttled by")
+        axis.set_ylim(0, 100)
+        return
+    # Over five periods and ten samples: whether a stop falls before or after a sample must not show.
+    least_s = max(5 * (run.limits.longest_period_s or 0.1), 10 * _typical_step(at))
+    at, stood = curves.unlumped(at, stood / 1e9)
+    edges, share = curves.stair_rate(at, stood * 100, least_s, [a for a, _, _ in _quota(run)])
+    label = headline.throttled(run) or "throttled"
+    axis.stairs(
+        share, edges, fill=True, facecolor=ORANGE + "59", edgecolor=ORANGE, hatch="///", linewidth=0
+    )
+    axis.stairs(share, edges, color=ORANGE, linewidth=1.6, label=label)
+    axis.set_ylim(0, max(100.0, 1.1 * float(np.max(share))))
+    _legend(axis)
+
+
+def _memory(axis: Axes, run: RunResult) -> None:
+    frame = run.usage
+    if len(frame) > 2:
+        frame = frame.iloc[:-1]  # the last reading is of a container with no process left in it
+    at, used = curves.known(frame.index, frame["memory.usage"])
+    if not len(at):
+        axis.set_ylabel("memory")
+        _say(axis, "this host gave no figure for memory")
+        return
+    peak = run.totals["memory.peak"]
+    most = max(float(np.max(used)), float(peak or 0))
+    limits = rates.memory_limit(run.record, run.samples, run.limits)
+    drawn = [limit for _, _, limit in limits if limit is not None and limit <= OFF_SCALE * most]
+    unit, divisor = _binary_unit(max([most, *drawn]))
+    axis.set_ylabel(f"memory\n({unit})")
+    x, y = curves.thinned(at, used)
+    axis.plot(x, y / divisor, color=BLUE, linewidth=2, label="usage")
+    x, y = curves.thinned(*curves.known(frame.index, frame["memory.anon"]))
+    if len(x):
+        axis.plot(x, y / divisor, color=GREEN, linewidth=1.4, linestyle="-.", label="anonymous")
+    if peak is not None:
+        label = f"peak {units.format_size(peak)}"
+        axis.axhline(peak / divisor, color="0.5", linewidth=1, linestyle=":", label=label)
+    known = {limit for _, _, limit in limits if limit is not None}
+    names = ", then ".join("none" if v is None else size(v) for _, _, v in limits[:3])
+    scaled = [(a, b, v / divisor if v in drawn and v is not None else None) for a, b, v in limits]
+    if known:
+        off = "" if drawn else ": off the scale"
+        _draw_limit(axis, scaled, f"limit {names}{off}")
+    axis.set_ylim(0, 1.12 * max([most, *drawn, 1.0]) / divisor)
+    _legend(axis)
+
+
+# --- what they share ------------------------------------------------------------------------
+
+
+def _typical_step(at: curves.Array) -> float:
+    return float(f"{np.median(np.diff(at)):.2g}")
+
+
+def _quota(run: RunResult) -> list[Stretch]:
+    return rates.cpu_quota(run.record, run.samples, run.limits)
+
+
+def _draw_limit(axis: Axes, stretches: list[Stretch], label: str) -> None:
+    x, y = curves.drawn_steps(stretches)
+    if "off the scale" in label or not np.isnan(y).all():
+        axis.plot(x, y, color=VERMILLION, linewidth=1.6, linestyle="--", label=label)
+
+
+def _label_quota(axis: Axes, stretches: list[Stretch]) -> None:
+    if len(stretches) > 6:
+        return  # they would lie over each other; the line is still there
+    for begin, _, quota in stretches:
+        if quota is not None:
+            axis.annotate(
+                f"quota {units.format_cpu(quota)}",
+                (begin, quota * 100),
+                (4, 3),
+                textcoords="offset points",
+                color=VERMILLION,
+                fontsize=_SMALL,
+                fontweight="bold",
+                bbox={"facecolor": axis.get_facecolor(), "alpha": 0.75, "linewidth": 0, "pad": 1},
+            )
+
+
+def _binary_unit(most: float) -> tuple[str, float]:
+    for name, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if most >= 1 << shift:
+            return name, float(1 << shift)
+    return "bytes", 1.0
+
+
+def _legend(axis: Axes) -> None:
+    """Put the legend above the panel, where it hides no data."""
+    axis.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=4,
+        fontsize=_SMALL,
+        frameon=False,
+        borderaxespad=0.1,
+        handlelength=2.4,
+        columnspacing=1.4,
+    )
+
+
+def _say(axis: Axes, text: str) -> None:
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.45")
+    axis.set_yticks([])
+
+
+def _title(axis: Axes, run: RunResult) -> None:
+    had = " · ".join([headline.limits(run), headline.exit_text(run)])
+    # What ran is anyone's text: a dollar sign in it begins no formula.
+    axis.set_title(
+        f"{headline.what(run, 70)}\n{had}", loc="left", pad=20, fontsize="medium", parse_math=False
+    )
+
+
+def _changes(axis: Axes, run: RunResult, *, labelled: bool) -> None:
+    for change in run.limits.changes:
+        axis.axvline(change.elapsed_s, color="0.4", linewidth=1, linestyle=":")
+        if labelled and len(run.limits.changes) <= 4:
+            _beside(axis, change.elapsed_s, change.text, right=True)
+
+
+def _end(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
+    """Mark where something killed it, or a process of it."""
+    if run.oom_killed or run.totals["memory.oom_kill"]:
+        kills = run.usage["memory.oom_kill"]
+        killed = kills[kills > 0].index
+        at = float(killed[0]) if len(killed) else run.wall_s
+        where = kinds.index("memory") if "memory" in kinds else 0
+        text = "out of memory"
+    elif run.killed_by is not None or run.timed_out is not None:
+        at, where = run.wall_s, 0
+        text = {"wall": "timeout", "cpu": "CPU time used up"}.get(run.timed_out or "", "killed")
+    else:
+        return
+    for axis in axes:
+        # The text's own colour, so that it is seen under a dark style too.
+        axis.axvline(at, color=axis.yaxis.label.get_color(), linewidth=1.4, linestyle="-")
+    _beside(axes[where], at, text, right=False, low=kinds[where] == "memory")
+
+
+def _beside(axis: Axes, at: float, text: str, *, right: bool, low: bool = False) -> None:
+    axis.annotate(
+        text,
+        (at, 0.05 if low else 0.97),
+        (4 if right else -4, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="bottom" if low else "top",
+        ha="left" if right else "right",
+        fontsize=_SMALL,
+        bbox={"facecolor": axis.get_facecolor(), "alpha": 0.75, "linewidth": 0, "pad": 1},
+        parse_math=False,
+    )

@@ -1,0 +1,77 @@
+"""Representations of objects as Jupyter's messages carry them."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .wire import Message
+
+_METHODS = {
+    "text/html": "_repr_html_",
+    "text/markdown": "_repr_markdown_",
+    "text/latex": "_repr_latex_",
+    "image/svg+xml": "_repr_svg_",
+    "image/png": "_repr_png_",
+    "image/jpeg": "_repr_jpeg_",
+    "application/json": "_repr_json_",
+    "application/javascript": "_repr_javascript_",
+    "application/pdf": "_repr_pdf_",
+}
+
+
+def bundle(value: Any) -> Message | None:
+    """Give ``{"data": …, "metadata": …}`` by an object's ``_repr_*_`` methods, as IPython does.
+
+    None for an object that showed itself (``_ipython_display_``).
+    """
+    if isinstance(value, type):  # a class has the methods, but they are for its instances
+        return {"data": {"text/plain": repr(value)}, "metadata": {}}
+    show = getattr(value, "_ipython_display_", None)
+    if callable(show):
+        show()
+        return None
+    data: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    whole = getattr(value, "_repr_mimebundle_", None)
+    if callable(whole):
+        _merge(whole(include=None, exclude=None), data, metadata)
+    for mime, method in _METHODS.items():
+        render = getattr(value, method, None)
+        if mime not in data and callable(render):
+            shown = render()
+            if isinstance(shown, tuple) and len(shown) == 2:
+                shown, metadata[mime] = shown
+            if shown is not None:
+                data[mime] = shown
+    data.setdefault("text/plain", repr(value))
+    return dict(clean({"data": data, "metadata": metadata}))
+
+
+def _merge(whole: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    if isinstance(whole, tuple):
+        whole, more = whole
+        metadata.update(more)
+    data.update(whole or {})
+
+
+def clean(value: Any) -> Any:
+    """Make JSON of it: bytes as base64, what is unknown by its repr."""
+    if isinstance(value, dict):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode("ascii")
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return repr(value)
+
+
+def text_of(error: BaseException) -> str:
+    """Give an error's text, whatever its ``__str__`` does."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return f"<unprintable {type(error).__name__} object>"

@@ -1,0 +1,108 @@
+"""What makes a process, forked from one that many cells share, a cell's own; and how it ends."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import frames
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from types import FrameType
+
+
+def set_signals() -> None:
+    """Have SIGINT raise KeyboardInterrupt, and SIGTERM end the process, whatever was inherited.
+
+    Linux drops a signal to pid 1 of a PID namespace that pid 1 has no handler for
+    (pid_namespaces(7)): without one the cell couldn't be asked to end.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end)
+        os.register_at_fork(after_in_child=_default_sigterm)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    del frame
+    os._exit(128 + signum)
+
+
+def _default_sigterm() -> None:
+    if signal.getsignal(signal.SIGTERM) is _end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def make_own() -> None:
+    """Renew what two forks of one process mustn't share: random states, keys, cached ids.
+
+    The fork is a bare clone3(2), so Python's own after-fork hooks may not have run.
+    """
+    modules: dict[str, Any] = dict(sys.modules)
+    if "random" in modules:
+        modules["random"].seed()
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
+    if "tempfile" in modules:
+        modules["tempfile"]._name_sequence = None  # noqa: SLF001
+    if "uuid" in modules:
+        modules["uuid"]._last_timestamp = None  # noqa: SLF001
+    if "multiprocessing.process" in modules:
+        processes = modules["multiprocessing.process"]
+        processes.current_process().authkey = os.urandom(32)
+    main = threading.main_thread()
+    if hasattr(main, "_set_native_id"):
+        main._set_native_id()  # noqa: SLF001
+    sys.argv[:] = [""]
+
+
+def leave(namespace: dict[str, Any], loop: AbstractEventLoop | None) -> None:
+    """Do what the interpreter does at the end of a script.
+
+    Waits for threads that aren't daemons, runs the atexit handlers, lets go of the variables (so
+    that files are written and ``__del__`` methods run).
+    """
+    if loop is not None and not loop.is_closed():
+        _end_tasks(loop)
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()  # noqa: SLF001
+    frames.forget_last()
+    namespace.clear()
+    gc.collect()
+
+
+def _end_tasks(loop: AbstractEventLoop) -> None:
+    """Cancel what still runs on an event loop, as asyncio.run() does at its end."""
+    import asyncio
+
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def exit_code(error: BaseException | None) -> int:
+    """Give the exit code of a cell that ended with this exception: as a script's."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit):
+        if error.code is None:
+            return 0
+        if isinstance(error.code, int):
+            return error.code & 0xFF
+        print(error.code, file=sys.stderr)
+    return 1

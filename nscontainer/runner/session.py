@@ -1,0 +1,165 @@
+"""One container's conversation with its owner: takes the request, runs the cell, answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import frames, mime, process, streams
+from .wire import Inbox, Outbox
+
+if TYPE_CHECKING:
+    import socket
+    from asyncio import AbstractEventLoop
+    from typing import Protocol
+
+    class Shell(Protocol):
+        """What runs cells: IPython's shell or the plain one."""
+
+        outbox: Outbox
+        count: int
+
+        @property
+        def namespace(self) -> dict[str, Any]:
+            """The cell's global variables."""
+
+        @property
+        def loop(self) -> AbstractEventLoop | None:
+            """The event loop that ran top-level ``await``, if there was any."""
+
+        def prepare(self, *, colors: bool) -> None:
+            """Make ready in the container's own process."""
+
+        def run(self, code: str, filename: str, line_offset: int) -> BaseException | None:
+            """Execute a cell; returns the exception that ended it, if one did."""
+
+
+_NO_OWNER = 125
+"""The exit code where the owner was gone before it asked for anything: Docker's, of an engine."""
+
+_NUMBERED = re.compile(r"Cell In\[(\d+)\]")
+
+_shell: Shell | None = None
+"""The shell that preload() made for all forks of this process."""
+
+
+def preload() -> bool:
+    """Make and warm a shell, for forks of this process to run their cell in without delay.
+
+    Call it in a process of one thread; it leaves no thread and no file open.
+
+    Returns
+    -------
+    bool
+        Whether there is an IPython to run cells with.
+    """
+    global _shell  # noqa: PLW0603  # a process has one shell, as IPython has one instance
+    try:
+        from . import warming
+    except ImportError:
+        return False
+    _shell = warming.warm_shell()
+    return True
+
+
+def main(channel: socket.socket) -> int:
+    """Run the cell that the owner asks for, and return the container's exit code.
+
+    Parameters
+    ----------
+    channel
+        A stream socket to the owner (see :mod:`nscontainer.runner.wire`).
+    """
+    channel.settimeout(None)
+    channel.set_inheritable(False)
+    outbox, inbox = Outbox(channel), Inbox(channel)
+    process.set_signals()
+    process.make_own()
+    streams.install(outbox, inbox)
+    error: BaseException | None = None
+    shell: Shell | None = None
+    try:
+        request = inbox.get("execute_request")
+        if request is None:
+            return _NO_OWNER
+        content = request.get("content", {})
+        shell = _ready(content, outbox)
+        error = _run(shell, content)
+    except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
+        error = caught
+        _report(error, outbox)
+    code = process.exit_code(error)
+    try:
+        if shell is not None:
+            process.leave(shell.namespace, shell.loop)
+    except BaseException as caught:  # noqa: BLE001  # an interrupt while it waits for threads
+        error, code = caught, process.exit_code(caught)
+        _report(error, outbox)
+    _reply(outbox, error, code)
+    return code
+
+
+def _ready(content: dict[str, Any], outbox: Outbox) -> Shell:
+    """Give the shell, set up as the request asks."""
+    if content.get("sys_path"):
+        sys.path[:] = content["sys_path"]
+    if content.get("width"):
+        os.environ.setdefault("COLUMNS", str(content["width"]))
+    shell = _shell
+    if shell is None:
+        try:
+            from .ipython_shell import make
+
+            shell = make(outbox)
+        except ImportError:
+            from .plain_shell import PlainShell
+
+            shell = PlainShell(outbox)
+    shell.outbox = outbox
+    shell.prepare(colors=bool(content.get("colors")))
+    return shell
+
+
+def _run(shell: Shell, content: dict[str, Any]) -> BaseException | None:
+    filename = str(content.get("filename") or "Cell In[1]")
+    code = str(content.get("code") or "")
+    # IPython drops empty lines at the beginning: as an offset they still count.
+    body = code.lstrip("\n")
+    offset = int(content.get("line_offset") or 0) + len(code) - len(body)
+    numbered = _NUMBERED.fullmatch(filename)
+    if numbered:
+        shell.count = int(numbered[1])
+    return shell.run(body, filename, offset)
+
+
+def _report(error: BaseException, outbox: Outbox) -> None:
+    """Tell of an error that no shell has shown."""
+    if isinstance(error, SystemExit):
+        return
+    name, text = type(error).__name__, mime.text_of(error)
+    with contextlib.suppress(Exception):
+        traceback = frames.plain(error)
+        outbox.send("error", {"ename": name, "evalue": text, "traceback": traceback})
+
+
+def _reply(outbox: Outbox, error: BaseException | None, code: int) -> None:
+    """Send the last message, with all before it. No interrupt comes any more."""
+    if outbox.forked:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    content: dict[str, Any] = {"status": "ok" if code == 0 else "error", "exit_code": code}
+    if error is not None:
+        content.update(ename=type(error).__name__, evalue=mime.text_of(error))
+    for original in (sys.__stdout__, sys.__stderr__):  # a cell may have written to these, too
+        with contextlib.suppress(Exception):
+            if original is not None:
+                original.flush()
+    outbox.finish()
+    outbox.send("execute_reply", content)

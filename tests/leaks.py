@@ -1,0 +1,117 @@
+"""What containers could leave on the machine: looked at before, and compared after.
+
+``python3 tests/leaks.py note FILE`` and ``… check FILE`` do it around several programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+SETTLE_S = 2.0
+MARK = "NSCONTAINER_LEAK_MARK"
+"""Set in the environment around several programs: what still has it afterwards is theirs."""
+
+Found = dict[str, list[str]]
+
+
+def look() -> Found:
+    """Everything that is there now and could be a container's, but for processes."""
+    return {
+        "cgroup": sorted(cgroups()),
+        "mount": sorted(mounts()),
+        "file": sorted(files()),
+        "interface": sorted(os.listdir("/sys/class/net")),
+    }
+
+
+def since(before: Found, look: Callable[[], Found] = look) -> list[str]:
+    """What has come since, one line each, after giving the last ones time to go."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        now = look()
+        left = [f"{kind} {it}" for kind in now for it in now[kind] if it not in before[kind]]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+
+
+def look_with_processes() -> Found:
+    """The same with processes: for when all of ours should have ended."""
+    return look() | {"process": sorted(processes())}
+
+
+def cgroups() -> Iterator[str]:
+    """Directories of ours in any hierarchy; an empty parent counts too."""
+    for directory, _, _ in os.walk("/sys/fs/cgroup"):
+        if "nscontainer" in directory:
+            yield directory
+
+
+def mounts() -> Iterator[str]:
+    """Mount points of this mount namespace."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        yield line.split()[4]
+
+
+def files() -> Iterator[str]:
+    """Files of containers, by the engine's layout (nscontainer/engine/state.py)."""
+    uid = os.geteuid()
+    state = "/var/lib" if uid == 0 else os.path.expanduser("~/.local/share")
+    state = os.environ.get("NSCONTAINER_STATE_DIR", f"{state}/nscontainer")
+    runtime = "/run/nscontainer" if uid == 0 else f"/run/user/{uid}/nscontainer"
+    for top in (f"{state}/containers", f"{state}/names", f"{state}/mnt", runtime):
+        for directory, folders, names in os.walk(top):
+            # A container's directory is named, not all that is in it.
+            if top != runtime:
+                yield from (f"{directory}/{name}" for name in folders)
+                folders.clear()
+            yield from (f"{directory}/{name}" for name in names)
+
+
+def processes() -> Iterator[str]:
+    """Processes that carry the mark, but for those that are still to look: us and our parents."""
+    mark = os.environ.get(MARK)
+    if mark is None:
+        return
+    wanted = f"{MARK}={mark}".encode()
+    ours = set(ancestors())
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name not in ours:
+            try:
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    yield f"{entry.name} {command.decode(errors='replace').strip()[:200]}"
+            except OSError:  # it has gone, or isn't ours to read
+                continue
+
+
+def ancestors() -> Iterator[str]:
+    """The pids from this process up."""
+    pid = "self"
+    while pid not in ("", "0"):
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(":", 1) for line in status if ":" in line)
+        yield fields["Pid"].strip()
+        pid = fields["PPid"].strip()
+
+
+def main() -> int:
+    """Note what is there in a file, or check against it."""
+    action, file = sys.argv[1], Path(sys.argv[2])
+    if action == "note":
+        file.write_text(json.dumps(look_with_processes()), encoding="utf-8")
+        return 0
+    before = json.loads(file.read_text(encoding="utf-8"))
+    left = since(before, look_with_processes)
+    for line in left:
+        print(f"left behind: {line}")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
