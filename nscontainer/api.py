@@ -112,9 +112,8 @@ def run(
     what = spec.build(command, **options)
     with _stdin(input) as stdin:
         container = container_type.create(
-            what, name=name, detach=detach, remove=not detach, stdin=stdin
+            what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
-    container.start()
     if detach:
         return container
     return _driven(container, on_stdout, on_stderr, None, on_tick, None, check, on_interrupt)
@@ -161,8 +160,7 @@ def run_cell(
     options.setdefault("workdir", _working_directory())
     options.setdefault("python_path", [path or os.getcwd() for path in sys.path])
     what = spec.build(None, **options)
-    container = container_type.create(what, name=name)
-    container.start()
+    container = container_type.create(what, name=name, start=True)
     container.send(
         {
             "msg_type": "execute_request",

@@ -113,8 +113,8 @@ def usage_to_file(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     if suffix == ".csv":
         frame.to_csv(buffer)
     elif suffix == ".json":
-        # 15 digits: elapsed_s keeps its ns for days.
-        frame.reset_index().to_json(buffer, orient="records", double_precision=15)
+        # Nine decimals: elapsed_s is whole ns, and nothing else has more.
+        frame.reset_index().to_json(buffer, orient="records", double_precision=9)
     else:
         frame.to_parquet(buffer)
     with replacing(path) as file:

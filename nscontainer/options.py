@@ -327,10 +327,13 @@ class Parser(argparse.ArgumentParser):
         flag = text.partition("=")[0]
         if not flag.startswith("-"):
             return SpecError(f"{text!r} is one argument too many", hint=f"see {self.prog} --help")
-        if flag in _NOT_HERE:
-            return SpecError(f"Docker's option {flag} has no counterpart", hint=_NOT_HERE[flag])
-        close = difflib.get_close_matches(flag, self._option_string_actions, 1)
-        hint = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+        known = flag if flag.startswith("--") else flag[:2]  # -p80 is -p
+        if known in _NOT_HERE:
+            return SpecError(f"Docker's option {known} has no counterpart", hint=_NOT_HERE[known])
+        # Without the dashes: with them every two flags would be a little alike.
+        names = {known.lstrip("-"): known for known in self._option_string_actions}
+        close = difflib.get_close_matches(flag.lstrip("-"), names, 1)
+        hint = f"did you mean {names[close[0]]}?" if close else f"see {self.prog} --help"
         return SpecError(f"{flag} is not an option", hint=hint)
 
     def split_command(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -51,9 +51,11 @@ def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
         raise SpecError(message, hint=f"overview, {', '.join(panels)}")
     axes = _new_axes(kinds) if ax is None else _given_axes(ax, kinds)
     for name, axis in zip(kinds, axes, strict=True):
+        # What was drawn there before stays in sight.
+        right, top = (axis.get_xlim()[1], axis.get_ylim()[1]) if axis.has_data() else (0.0, 0.0)
         panels[name](axis, run)
-        axis.set_xlim(0, max(run.wall_s, 1e-3) * 1.02)
-        axis.set_ylim(bottom=0)
+        axis.set_xlim(0, max(run.wall_s * 1.02, right, 1e-3))
+        axis.set_ylim(0, max(axis.get_ylim()[1], top))
         axis.spines[["top", "right"]].set_visible(False)
         _changes(axis, run, labelled=axis is axes[0])
     for axis in axes[:-1]:

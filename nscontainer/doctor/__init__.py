@@ -16,12 +16,14 @@ from typing import Final
 
 from nscontainer.doctor.finding import Finding, Status, report, to_json, verdict
 from nscontainer.doctor.mend import mend, places
-from nscontainer.errors import HostError
+from nscontainer.doctor.seen import Seen
+from nscontainer.errors import HostError, NsContainerError, SetupError
 
 __all__ = [
     "Finding",
     "Status",
     "examine",
+    "explain",
     "explain_missing",
     "report",
     "require",
@@ -62,9 +64,14 @@ def _examine(*, python: bool) -> Iterator[Finding]:
         return
     place = places()
     for seen in _probe():
-        cause = seen.pop("cause", "")
-        works = seen["status"] == "works"
-        yield Finding(mend="" if works or not cause else mend(cause, place), **seen)
+        yield Finding(
+            name=seen.name,
+            status=seen.status,
+            detail=seen.detail,
+            why=seen.why,
+            mend=mend(seen.cause, place) if seen.cause and seen.status != "works" else "",
+            needed=seen.needed,
+        )
     if python:
         yield from _packages(place)
 
@@ -88,7 +95,7 @@ _CHILD: Final = (
 )
 
 
-def _probe() -> Iterator[dict[str, object]]:
+def _probe() -> Iterator[Seen]:
     """Run the trials in a process of their own and read what they saw."""
     top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     command = [sys.executable or "/usr/bin/python3", "-I", "-S", "-c", _CHILD, top]
@@ -108,13 +115,13 @@ def _probe() -> Iterator[dict[str, object]]:
             ended = f"took over {TIMEOUT_S:.0f} s"
     for line in out.decode(errors="replace").splitlines():
         try:
-            yield dict(json.loads(line))
-        except ValueError:
+            yield Seen(**json.loads(line))
+        except (ValueError, TypeError):
             ended = f"printed {line!r}"
     if ended != "ended with 0":
         last = (err.decode(errors="replace").strip().splitlines() or [""])[-1]
         detail = f"the doctor's own process {ended}" + (f": {last}" if last else "")
-        yield {"name": "doctor", "status": "limited", "detail": detail}
+        yield Seen("doctor", "limited", detail)
 
 
 def _packages(place: tuple[str, ...]) -> Iterator[Finding]:
@@ -136,7 +143,7 @@ def _packages(place: tuple[str, ...]) -> Iterator[Finding]:
             yield Finding(name=name, status="works", detail=version)
 
 
-def explain_missing(findings: Sequence[Finding] | None = None) -> HostError | None:
+def explain_missing(findings: Sequence[Finding] | None = None) -> HostError:
     """Make the one error that says why no container can run here, and how to get there.
 
     Parameters
@@ -146,22 +153,42 @@ def explain_missing(findings: Sequence[Finding] | None = None) -> HostError | No
 
     Returns
     -------
-    HostError or None
-        None where nothing that is needed is missing.
+    HostError
+        It names the first thing missing; where nothing that is needed is, it says so.
     """
     found = examine(python=False) if findings is None else findings
-    lacking = [f for f in found if f.needed and f.status == "missing"]
+    lacking = _lacking(found)
     if not lacking:
-        return None
+        message = "the doctor finds nothing missing that a container needs"
+        return HostError(message, hint="nscontainer doctor shows what was tried")
     first = lacking[0]
     message = f"no container can run here: {first.name}: {first.detail}"
     if first.why:
         message += f"; {first.why}"
-    more = len(lacking) - 1
     hint = first.mend or "nscontainer doctor"
-    if more:
-        hint += f"; nscontainer doctor shows {more} more"
+    if len(lacking) > 1:
+        hint += f"; nscontainer doctor shows {len(lacking) - 1} more"
     return HostError(message, hint=hint)
+
+
+def _lacking(findings: Sequence[Finding]) -> list[Finding]:
+    return [f for f in findings if f.needed and f.status == "missing"]
+
+
+def explain(error: NsContainerError) -> NsContainerError:
+    """Give the doctor's error in place of the engine's, where the host is at fault.
+
+    An engine that was refused something knows the system call; why it was refused, and how to mend
+    that on this kind of host, is the doctor's to say.
+    """
+    if not isinstance(error, (HostError, SetupError)):
+        return error
+    findings = examine(python=False)
+    if not _lacking(findings):
+        return error
+    explained = explain_missing(findings)
+    explained.__cause__ = error
+    return explained
 
 
 def require() -> None:
@@ -177,6 +204,6 @@ def require() -> None:
     """
     if sys.platform.startswith("linux") and os.geteuid() == 0:
         return
-    error = explain_missing()
-    if error is not None:
-        raise error
+    findings = examine(python=False)
+    if _lacking(findings):
+        raise explain_missing(findings)

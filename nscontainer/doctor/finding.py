@@ -65,7 +65,10 @@ def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "ut
             lines += [indent + line for line in textwrap.wrap(text_of(finding.why, _LONG), room)]
         if finding.mend:
             wrapped = textwrap.wrap(
-                text_of(finding.mend, _LONG), room - 3, break_long_words=False, break_on_hyphens=False
+                text_of(finding.mend, _LONG),
+                room - 3,
+                break_long_words=False,
+                break_on_hyphens=False,
             )
             lines += [
                 indent + ("-> " if i == 0 else "   ") + line for i, line in enumerate(wrapped)

@@ -356,9 +356,7 @@ def system_call_filter() -> Iterator[Seen]:
     why = "system calls that a container has no business with can't be filtered"
     usual = frozenset(caps.DOCKER_DEFAULT)
     try:
-        program = seccomp.compile_profile(
-            seccomp_profile.DEFAULT, caps=usual, kernel=version()
-        )
+        program = seccomp.compile_profile(seccomp_profile.DEFAULT, caps=usual, kernel=version())
     except OSError as error:
         detail = f"{error.strerror or error}"
         yield Seen("seccomp", "missing", detail, why, "libseccomp", needed=True)

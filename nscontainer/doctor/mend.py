@@ -157,7 +157,9 @@ def _max_namespaces(name: str) -> dict[str, str]:
     """Where the sysctl forbids this type, that is the mend."""
     try:
         with open(f"/proc/sys/user/max_{name}_namespaces", encoding="ascii") as file:
-            return _sysctl(f"user.max_{name}_namespaces=10000") if file.read().strip() == "0" else {}
+            return (
+                _sysctl(f"user.max_{name}_namespaces=10000") if file.read().strip() == "0" else {}
+            )
     except OSError:
         return {}
 

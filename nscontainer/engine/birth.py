@@ -21,6 +21,7 @@ from nscontainer import errors
 from nscontainer.engine import rootfs, state
 from nscontainer.engine.init import InitPlan
 from nscontainer.engine.init import main as init_main
+from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
 from nscontainer.linux import caps, cgroup, clone, mount, procfs
@@ -53,6 +54,9 @@ class Request:
     owner_pidfd: int | None = None
     run_cell: Callable[[socket.socket], int] | None = None
     halt_at: str | None = None
+    start: bool = False
+    """Let the user's code go as soon as the container is made."""
+    spawner_pid: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class Birth:
     root: rootfs.Root = field(init=False)
     listener: socket.socket = field(init=False)
     samples_fd: int = field(init=False)
+    log: SampleLog = field(init=False)
     pid: int = field(init=False, default=0)
     pidfd: int = field(init=False, default=-1)
     sync: socket.socket | None = field(init=False, default=None)
@@ -112,7 +117,6 @@ class Birth:
         with self.stage("cgroup"):
             self._make_cgroup()
         with self.stage("rootfs"):
-            rootfs.enter_private_namespace()
             self.root = rootfs.assemble(
                 self.request.images,
                 self.request.lowers,
@@ -126,11 +130,10 @@ class Birth:
         with self.stage("id-map"):
             if self.request.mapped:
                 clone.write_id_maps(self.pid, self.request.images.id_base, rootfs.IDS)
-        with self.stage("join"):
-            if self.cgroup.version != "v2":
-                self.cgroup.add(self.pid)
             assert self.sync is not None
             self.sync.send(b"M")
+        with self.stage("monitor"):  # while the first process sets itself up
+            self._make_monitor_ends()
         with self.stage("gate"):
             self._await_gate()
 
@@ -144,14 +147,6 @@ class Birth:
         self.cleanup.callback(
             lambda: state.release_name(top, self.request.name, self.request.id)
         )
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.listener.bind(f"{self.directory}/monitor.sock")
-        self.listener.listen(16)
-        if self.request.remove:
-            self.samples_fd = os.memfd_create("samples", os.MFD_CLOEXEC)
-        else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
         if self.request.detach:
             self._log_to_file()
         self.state = {
@@ -166,6 +161,20 @@ class Birth:
             "start_mode": self.request.start_mode,
         }
 
+    def _make_monitor_ends(self) -> None:
+        """Make what only the monitor and its clients need."""
+        self.state["init_pid"] = self.pid
+        self.state["init_start"] = procfs.start_time(self.pid)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.listener.bind(f"{self.directory}/monitor.sock")
+        self.listener.listen(16)
+        if self.request.remove:
+            self.samples_fd = os.memfd_create("samples", os.MFD_CLOEXEC)
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
+        self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.spec.sample_s)
+
     def _log_to_file(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         log = os.open(f"{self.directory}/log", flags, 0o600)
@@ -176,9 +185,13 @@ class Birth:
     def _make_cgroup(self) -> None:
         self.cgroup = cgroup.create(self.request.layout, self.request.id, want=WANTED)
         self.cleanup.callback(self.cgroup.close)
-        self.cleanup.callback(self.cgroup.remove)
+        self.cleanup.callback(self._remove_cgroup)
         self.cgroup.place(self.spec.limits)
         self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def _remove_cgroup(self) -> None:
+        # The spawner removes the parents when it ends; without one, the last container does.
+        self.cgroup.remove(parents=os.getppid() != self.request.spawner_pid)
 
     def _volumes(self) -> list[tuple[int, str]]:
         """Clone the mounts behind ``--volume`` paths, ids mapped as the image's are."""
@@ -214,12 +227,14 @@ class Birth:
         self.pid, self.pidfd = clone.clone3(
             flags,
             exit_signal=signal.SIGCHLD,
-            cgroup_fd=self.cgroup.fd() if self.cgroup.version == "v2" else None,
+            cgroup_fd=self.cgroup.fd(),
         )
         if self.pid == 0:
             ours.close()
             init_main(plan)
         theirs.close()
+        for fd in plan.entry_fds:
+            os.close(fd)
         self.sync = ours
         self.cleanup.callback(self._kill_and_reap)
         for tree, _ in volumes:
@@ -228,8 +243,6 @@ class Birth:
             os.close(fd)  # the pipes end when the container's own ends close
         if self.request.channel is not None:
             os.close(self.request.channel)
-        self.state["init_pid"] = self.pid
-        self.state["init_start"] = procfs.start_time(self.pid)
 
     def _init_plan(
         self, sync: socket.socket, new: frozenset[str], volumes: list[tuple[int, str]]
@@ -273,6 +286,7 @@ class Birth:
             run_cell=request.run_cell,
             halt=self._halt if request.halt_at else None,
             init=spec.init,
+            entry_fds=self.cgroup.entry_fds(),
         )
 
     def _await_gate(self) -> None:
@@ -291,6 +305,7 @@ class Birth:
             raise EngineError(message)
         if not answer.get("ready"):
             raise _setup_error(answer)
+        self.stage.times += [(str(name), int(ns)) for name, ns in answer["stages"]]
 
     # --- used by the monitor -----------------------------------------------------------------
 
@@ -325,7 +340,7 @@ class Birth:
     def release_processes(self) -> None:
         """Let go of everything but the state on disk: a kept container has ended."""
         with contextlib.suppress(OSError, errors.NsContainerError):
-            self.cgroup.remove()
+            self._remove_cgroup()
         with contextlib.suppress(OSError):
             os.unlink(f"{self.directory}/monitor.sock")
 

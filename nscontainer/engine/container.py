@@ -80,6 +80,7 @@ class Container:
         detach: bool = False,
         remove: bool = True,
         stdin: int | None = None,
+        start: bool = False,
     ) -> Container:
         """Make a container, all set up and waiting for :meth:`start`.
 
@@ -95,6 +96,8 @@ class Container:
             Remove it when it has ended; otherwise it stays until :meth:`remove`.
         stdin
             A file descriptor for its standard input; /dev/null where none is given.
+        start
+            Don't wait for :meth:`start`: let the code go as soon as all is set up.
 
         Raises
         ------
@@ -103,7 +106,7 @@ class Container:
         HostError, SpecError, StateError
             This host can't; a value can't; the name is taken.
         """
-        made = making.make(spec, name=name, detach=detach, remove=remove, stdin=stdin)
+        made = making.make(spec, name=name, detach=detach, remove=remove, stdin=stdin, start=start)
         container = cls(made.id, made.name, spec, made.top)
         container._made = made
         return container
@@ -185,7 +188,7 @@ class Container:
             if times == 1:
                 self.interrupt()
             else:
-                self.kill()
+                self._call("signal", signal=int(signal.SIGKILL), by="interrupt")
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message to the cell's runner."""

@@ -45,7 +45,9 @@ READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 SHM_BYTES: Final = 64 << 20
 CHANNEL_FD: Final = 3
-RUNNER: Final = "/run/nscontainer/runner"
+OWN: Final = "/run/nscontainer"
+"""Where the container keeps what the engine put into it: name files, the runner."""
+RUNNER: Final = f"{OWN}/runner"
 
 
 @dataclass(slots=True)
@@ -75,14 +77,16 @@ class InitPlan:
     """The zygote's cell runner; None where a program is executed."""
     halt: Callable[[str], None] | None = None
     init: bool = False
+    entry_fds: list[int] = field(default_factory=list)
+    """Files of the v1 cgroups that a thread writes 0 to, to move in."""
 
 
 def main(plan: InitPlan) -> NoReturn:
     """Be the container: set up, wait at the gate, become the user's code. Never returns."""
     code = 125
     try:
-        set_up(plan)
-        _send(plan.sync, {"ready": True})
+        times = set_up(plan)
+        _send(plan.sync, {"ready": True, "stages": times})
         if plan.sync.recv(1) != b"G":
             os._exit(125)
         code = _become_user_code(plan)
@@ -117,9 +121,13 @@ def _send(sync: socket.socket, message: dict[str, Any]) -> None:
         sync.send(json.dumps(message).encode())
 
 
-def set_up(plan: InitPlan) -> None:
-    """Build the container around this process, step by step."""
+def set_up(plan: InitPlan) -> list[tuple[str, int]]:
+    """Build the container around this process, step by step; give each step's time in ns."""
     stage = Stages(plan.halt)
+    with stage("join"):
+        for fd in plan.entry_fds:
+            os.write(fd, b"0")
+            os.close(fd)
     with stage("identity"):
         _expect(plan.sync, b"M")
         # While still the host's root by id: the state directory lets nobody else through.
@@ -141,6 +149,7 @@ def set_up(plan: InitPlan) -> None:
         _resource_limits(plan)
     with stage("confine"):
         _confine(plan)
+    return stage.times
 
 
 def _expect(sync: socket.socket, wanted: bytes) -> None:
@@ -257,69 +266,23 @@ class _Root:
             os.close(tree)
 
 
-def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
-    root = _Root()
-    for path in ("/proc", "/sys", "/dev"):
-        root.attach(trees.pop(path), path)
-    for path in [p for p in trees if p in ("/dev/pts", "/dev/shm", "/dev/mqueue")]:
-        root.attach(trees.pop(path), path)
-    for path, tree in trees.items():
-        root.attach(tree, path, directory=False)
-    for name, target in devices.LINKS.items():
-        os.symlink(target, f"/dev/{name}")
-    _attach_cgroups(plan, root)
-    os.close(root.fd)
-
-
-def _attach_cgroups(plan: InitPlan, root: _Root) -> None:
-    """Show the container its own cgroups, read-only (CVE-2022-0492: never writable)."""
-    if "cgroup" not in plan.new_namespaces:
-        return  # the host's whole tree is not the container's to see
-    attrs = (
-        mount.MOUNT_ATTR_RDONLY
-        | mount.MOUNT_ATTR_NOSUID
-        | mount.MOUNT_ATTR_NODEV
-        | mount.MOUNT_ATTR_NOEXEC
-    )
-    if plan.cgroup_version == "v2":
-        tree = mount.new_filesystem("cgroup2", attrs=attrs, source="cgroup")
-        root.attach(tree, "/sys/fs/cgroup")
-        return
-    top = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64k"}, attrs=attrs & ~1)
-    root.attach(os.dup(top), "/sys/fs/cgroup")
-    for controller in plan.cgroup_controllers:
-        first = controller.partition(",")[0]
-        options = dict.fromkeys(controller.split(","), None)
-        tree = mount.new_filesystem("cgroup", options, attrs=attrs, source="cgroup")
-        os.mkdir(f"/sys/fs/cgroup/{controller}")
-        root.attach(tree, f"/sys/fs/cgroup/{controller}")
-        if first != controller:
-            for name in controller.split(","):
-                os.symlink(controller, f"/sys/fs/cgroup/{name}")
-    mount.mount_setattr(top, set_=attrs)
-    os.close(top)
-
-
 def _attach_files(plan: InitPlan) -> None:
-    """Put the container's own name files over the init layer's empty ones."""
+    """Put the container's own name files over the init layer's empty ones: never committed."""
     tree = mount.new_filesystem(
         "tmpfs",
         {"mode": "0755", "size": "64k"},
         attrs=mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC,
+        source="nscontainer",
     )
-    # Writable files of a filesystem attached nowhere: only their own bind mounts show them.
     root = _Root()
-    root.attach(os.dup(tree), "/dev/shm")  # noqa: S108 - a place to work in for a moment
+    root.attach(tree, OWN)
     for path, text in plan.name_files.items():
-        name = path.rpartition("/")[2]
-        fd = os.open(f"/dev/shm/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # noqa: S108
+        own = f"{OWN}/{os.path.basename(path)}"
+        fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         os.write(fd, text.encode())
         os.close(fd)
-        file = mount.open_tree(f"/dev/shm/{name}")  # noqa: S108
         with contextlib.suppress(FileNotFoundError):
-            root.attach(file, path, directory=False)
-    mount.umount2("/dev/shm")  # noqa: S108
-    os.close(tree)
+            root.attach(mount.open_tree(own), path, directory=False)
     os.close(root.fd)
 
 
@@ -395,16 +358,25 @@ def _confine(plan: InitPlan) -> None:
     """Give up everything the container is not to have. Nothing after this needs privilege."""
     account = users.resolve(plan.spec.user)
     plan.environment.setdefault("HOME", account.home)
-    workdir = plan.spec.workdir or "/"
-    try:
-        os.chdir(workdir)
-    except FileNotFoundError:
-        os.makedirs(workdir, exist_ok=True)
-        os.chdir(workdir)
+    _standard_streams(plan)  # before the next line: no fd of the host is left to get out by
+    _enter(plan.spec.workdir or "/")
     become(account, plan.capabilities)
-    _standard_streams(plan)
     if plan.seccomp_program is not None:
         seccomp.install(plan.seccomp_program)
+
+
+def _enter(workdir: str) -> None:
+    """Go to the working directory, made where it is missing, by no magic link (CVE-2024-21626)."""
+    root = _Root()
+    place = root.make(workdir, directory=True)
+    os.close(root.fd)
+    try:
+        os.fchdir(place)
+    except OSError as error:
+        raise kernel_error(error.errno or 0, "fchdir", workdir) from None
+    os.close(place)
+    if not os.getcwd().startswith("/"):
+        raise kernel_error(errno.EXDEV, "getcwd", workdir)
 
 
 def become(account: users.Account, capabilities: frozenset[int]) -> None:

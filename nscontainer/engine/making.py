@@ -137,8 +137,9 @@ def make(
     detach: bool,
     remove: bool,
     stdin: int | None,
+    start: bool = False,
 ) -> Made:
-    """Have a container made; it waits at the gate when this returns."""
+    """Have a container made; it waits at the gate when this returns, or with ``start`` runs."""
     container_id = state.new_id()
     name = container_id if name is None else check_id(name)
     cell = spec.command is None
@@ -160,7 +161,8 @@ def make(
             channel, channel_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             ours.callback(channel_theirs.close)
             fds.append(channel_theirs.fileno())
-        request = _request(spec, container_id, name, detach=detach, remove=remove)
+        request = _request(spec, container_id, name)
+        request |= {"detach": detach, "remove": remove, "start": start}
         spawner = _ask(request, tuple(fds), cells=cell and not spec.cold)
     held = [fd for fd in (stdout, stderr) if fd is not None]
     inbox = wire.Inbox(control)
@@ -204,9 +206,7 @@ def _ask(
     return spawner
 
 
-def _request(
-    spec: ContainerSpec, container_id: str, name: str, *, detach: bool, remove: bool
-) -> wire.Message:
+def _request(spec: ContainerSpec, container_id: str, name: str) -> wire.Message:
     environment = host.environment(os.environ)
     environment["NSCONTAINER_PYTHON"] = sys.executable
     paths = spec.python_path or sys.path
@@ -215,8 +215,6 @@ def _request(
         "id": container_id,
         "name": name,
         "spec": spec.to_dict(),
-        "detach": detach,
-        "remove": remove,
         "environment": environment,
         "home": os.path.expanduser("~"),
         "needed": [

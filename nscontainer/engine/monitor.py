@@ -16,10 +16,9 @@ import socket
 import time
 from typing import Any
 
-from nscontainer.engine import wire
+from nscontainer.engine import rootfs, wire
 from nscontainer.engine.birth import Birth, Request
 from nscontainer.engine.joiner import Joiners
-from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.state import write as write_state
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
@@ -33,14 +32,19 @@ INTERRUPT_GRACE_S = 0.1
 """How long a first process without a handler has to end after a signal before it is killed."""
 
 
-def main(request: Request) -> None:
-    """Be the monitor of one container, from request to removal."""
+def get_ready() -> None:
+    """Do all that a monitor can do before it knows which container it is for."""
     prctl.set_name("nsc-monitor")
     prctl.prctl(prctl.PR_SET_TIMERSLACK, 1)  # wake on the beat, not up to 50 µs late
     os.setsid()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    rootfs.enter_private_namespace()
+
+
+def main(request: Request) -> None:
+    """Be the monitor of one container, from request to removal."""
     inbox = wire.Inbox(request.control)
     with contextlib.ExitStack() as cleanup:
         birth = Birth(request, cleanup)
@@ -89,7 +93,7 @@ class Monitor:
         self.clients: dict[int, wire.Inbox] = {}
         self.waiting: list[socket.socket] = []
         self.joiners = Joiners(birth)
-        self.log = SampleLog(birth.samples_fd, birth.cgroup.reader(), self.spec.sample_s)
+        self.log = birth.log
         self.status = "created"
         self.released_unix = 0.0
         self.baseline: list[int] = []
@@ -114,8 +118,15 @@ class Monitor:
     def run(self) -> None:
         """Serve until the container has ended, then remove it."""
         fds = (self.birth.samples_fd, *((self.birth.tty,) if self.birth.tty is not None else ()))
-        self._save_state()
+        if not self.request.start:
+            self._save_state()
         self._push({"event": "created", "stages": self.birth.stage.times}, fds)
+        if self.request.start:
+            try:
+                self._op_start({})
+            except NsContainerError as error:
+                self._push(failure(error))
+                self._kill(None)
         while not self._ended():
             ready = select.select(self._watched(), [], [], self._timeout_s())[0]
             for source in ready:
@@ -238,7 +249,7 @@ class Monitor:
         with self.birth.stage("release"):
             self._release()
         self._save_state()
-        return {"event": "started", "released_unix": self.released_unix}
+        return {"event": "started"}
 
     def _release(self) -> None:
         """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
@@ -283,7 +294,7 @@ class Monitor:
     def _op_signal(self, message: wire.Message) -> wire.Message:
         number = int(message["signal"])
         if number == signal.SIGKILL:
-            self._kill("user")
+            self._kill(str(message.get("by", "user")))
             return {}
         if message.get("group"):
             with contextlib.suppress(ProcessLookupError):
@@ -354,14 +365,14 @@ class Monitor:
             if self.log.last[_USAGE] >= self.cpu_limit_ns:
                 self._time_out("cpu", "cpu-time")
         if self.kill_at_ns is not None and now >= self.kill_at_ns:
-            self._kill("interrupt" if self.exit_as == signal.SIGINT else "user")
+            self._kill(None)  # the signal itself has ended it, as far as anybody can tell
 
     def _time_out(self, what: str, by: str) -> None:
         self.timed_out = self.timed_out or what
         self._kill(by)
 
-    def _kill(self, by: str) -> None:
-        """Kill every process of the container."""
+    def _kill(self, by: str | None) -> None:
+        """Kill every process of the container; ``by`` is who or what wanted it."""
         self.killed_by = self.killed_by or by
         self.kill_at_ns = self.deadline_ns = self.cpu_limit_ns = None
         with contextlib.suppress(OSError, NsContainerError):
@@ -381,14 +392,13 @@ class Monitor:
         record = self._record(ended_ns) if self.baseline else None
         self.joiners.finish()
         self.log.close()
-        status = "exited"
         if self.request.remove:
             self.cleanup.close()
         else:
-            self.status = status
+            self.status = "exited"
             self.birth.state["record"] = record
-            self.birth.state["status"] = status
             self._save_state()
+            self.cleanup.pop_all()  # what is on disk stays until it is removed by name
             self.birth.release_processes()
         event: wire.Message = {"event": "exit", "record": record}
         self._push(event)

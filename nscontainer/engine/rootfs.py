@@ -12,13 +12,15 @@ are idmapped mounts, so that root in the container owns what root owns, and is n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from nscontainer.image.host import WORLD_WRITABLE, Plan, View
-from nscontainer.linux import clone, mount
+from nscontainer.linux import caps, clone, mount, syscalls
 from nscontainer.linux.syscalls import (
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
@@ -89,7 +91,8 @@ class Images:
     notes: list[str] = field(default_factory=list)
     _lowers: dict[tuple[object, ...], tuple[Lower, ...]] = field(default_factory=dict)
     _id_map_fd: int | None = None
-    _count: int = 0
+    generation: int = 0
+    """How often something was mounted: a copy of the namespace from before lacks the newest."""
 
     def mount_scratch(self) -> None:
         """Mount the private tmpfs; the caller is in its own mount namespace."""
@@ -113,9 +116,9 @@ class Images:
         return self._lowers[key]
 
     def _lower(self, view: View, *, mapped: bool) -> Lower:
-        self._count += 1
-        init_layer = f"{self.scratch}/i{self._count}"
-        host_layer = f"{self.scratch}/l{self._count}"
+        self.generation += 1
+        init_layer = f"{self.scratch}/i{self.generation}"
+        host_layer = f"{self.scratch}/l{self.generation}"
         make_init_layer(init_layer, view, owner=self.id_base if mapped else 0)
         os.mkdir(host_layer)
         fd = mount.open_tree(view.path)
@@ -267,7 +270,8 @@ def assemble(
         os.close(fd)
     top = f"{images.scratch}/root"
     for index, lower in enumerate(lowers):
-        overlay = _overlay(lower, f"{rw}/{index}", volatile=volatile)
+        with _acting_as(images.id_base if shifted else 0):
+            overlay = _overlay(lower, f"{rw}/{index}", volatile=volatile)
         try:
             if index == 0:
                 mount.move_mount(overlay, top)
@@ -277,6 +281,28 @@ def assemble(
             os.close(overlay)
     kind = "overlay on idmapped layers" if all(low.idmapped for low in lowers) else "overlay"
     return Root(top, kind)
+
+
+@contextlib.contextmanager
+def _acting_as(uid: int) -> Iterator[None]:
+    """Touch files as another user, with every capability kept.
+
+    overlayfs makes its own files as whoever mounted it, and an idmapped mount has no place for an id
+    outside its map: mounted as the host's root it would fail (EOVERFLOW) and fall back to read-only.
+    Leaving uid 0 takes the file capabilities out of the effective set (capabilities(7)).
+    """
+    if not uid:
+        yield
+        return
+    held = caps.capget()
+    syscalls.libc.setfsgid(uid)
+    syscalls.libc.setfsuid(uid)
+    try:
+        caps.capset(held)
+        yield
+    finally:
+        syscalls.libc.setfsuid(0)
+        syscalls.libc.setfsgid(0)
 
 
 def _own(rw: str, lowers: tuple[Lower, ...], owner: int) -> None:
@@ -297,9 +323,15 @@ def _overlay(lower: Lower, rw: str, *, volatile: bool) -> int:
     }
     if volatile:
         options["volatile"] = None
-    return mount.new_filesystem(
+    fd = mount.new_filesystem(
         "overlay", options, attrs=mount.MOUNT_ATTR_NODEV, source="nscontainer"
     )
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:  # overlayfs' answer to a work directory it can't use
+        os.close(fd)
+        raise syscalls.kernel_error(
+            errno.EROFS, "fsmount", lower.view.path, "overlayfs can't write to the state directory"
+        )
+    return fd
 
 
 def _attach(overlay: int, top: str, path: str) -> None:

@@ -46,6 +46,8 @@ class Spawner:
     images: rootfs.Images = field(init=False)
     layout: cgroup.Layout = field(init=False)
     trouble: NsContainerError | None = None
+    spare: socket.socket | None = None
+    pid: int = field(default_factory=os.getpid)
     _programs: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     _plans: dict[tuple[str, ...], tuple[float, host.Plan]] = field(default_factory=dict)
 
@@ -79,35 +81,66 @@ class Spawner:
         watched: list[Any] = [self.inbox.sock]
         if self.owner_pidfd is not None:
             watched.append(self.owner_pidfd)
+        self._fork_spare()
         while not self.inbox.closed:
             while (received := self.inbox.pop()) is not None:
                 self._spawn(*received)
+                self._fork_spare()
             ready = select.select(watched, [], [])[0]
             if self.owner_pidfd in ready:
                 return
             self.inbox.fill(wait=False)
 
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:
-        control = socket.socket(fileno=fds[0])
+        """Hand a request to the spare monitor, after mounting what it will need."""
         try:
-            request = self._request(message, fds, control)
-            pid = os.fork()
+            if self.trouble is not None:
+                raise self.trouble
+            before = self.images.generation
+            self._shared_parts(message)
+            if self.spare is None or self.images.generation != before:
+                self._drop_spare()  # its mount namespace is from before the new mounts
+                self._fork_spare()
+            assert self.spare is not None
+            wire.send(self.spare, message, fds)
         except (NsContainerError, OSError) as error:
             problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as control:
                 wire.send(control, monitor.failure(problem))
         else:
-            if pid == 0:
-                self._be_monitor(request)
-        for fd in fds[1:]:
+            self.spare.close()
+            self.spare = None
+        for fd in fds:
             os.close(fd)
-        control.close()
 
-    def _be_monitor(self, request: Request) -> None:
+    def _fork_spare(self) -> None:
+        """Keep one monitor forked and ready, so that no start has to wait for a fork."""
+        if self.spare is not None or self.trouble is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        if os.fork() == 0:
+            ours.close()
+            self._be_monitor(theirs)
+        theirs.close()
+        self.spare = ours
+
+    def _drop_spare(self) -> None:
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
+
+    def _be_monitor(self, line: socket.socket) -> None:
         code = 1
+        control: socket.socket | None = None
         try:
             self.inbox.close()
-            monitor.main(request)
+            monitor.get_ready()
+            received = wire.Inbox(line).get()
+            line.close()
+            if received is not None:
+                message, fds = received
+                control = socket.socket(fileno=fds[0])
+                monitor.main(self._request(message, fds, control))
             code = 0
         except BaseException as error:  # noqa: BLE001 - a forked copy must not go on as spawner
             problem = EngineError(f"the monitor failed: {type(error).__name__}: {error}")
@@ -115,19 +148,26 @@ class Spawner:
                 import traceback
 
                 traceback.print_exc()
-            with contextlib.suppress(OSError):
-                wire.send(request.control, monitor.failure(problem))
+            if control is not None:
+                with contextlib.suppress(OSError):
+                    wire.send(control, monitor.failure(problem))
         os._exit(code)
 
-    def _request(
-        self, message: wire.Message, fds: list[int], control: socket.socket
-    ) -> Request:
-        if self.trouble is not None:
-            raise self.trouble
+    def _shared_parts(
+        self, message: wire.Message
+    ) -> tuple[ContainerSpec, bool, tuple[rootfs.Lower, ...], bytes | None]:
+        """Give the layers and the filter for a request; made at most once for each kind."""
         spec = ContainerSpec.from_dict(message["spec"])
         mapped = "user" not in spec.host_namespaces
         key = tuple(str(path) for path in message["needed"])
         plan = self._plan(key, str(message["home"]))
+        lowers = self.images.lowers((repr(plan),), plan, mapped=mapped)
+        return spec, mapped, lowers, self.seccomp_program(spec)
+
+    def _request(
+        self, message: wire.Message, fds: list[int], control: socket.socket
+    ) -> Request:
+        spec, mapped, lowers, program = self._shared_parts(message)
         zygote = self.cells and spec.command is None and not spec.cold and mapped
         run_cell = None
         if zygote:
@@ -146,15 +186,24 @@ class Spawner:
             channel=fds[4] if len(fds) > 4 else None,
             top=self.top,
             images=self.images,
-            lowers=self.images.lowers((repr(plan),), plan, mapped=mapped),
+            lowers=lowers,
             mapped=mapped,
             layout=self.layout,
             start_mode="zygote" if zygote else "exec" if spec.command is not None else "cold",
-            seccomp_program=self.seccomp_program(spec),
+            seccomp_program=program,
             owner_pidfd=self.owner_pidfd,
             run_cell=run_cell,
             halt_at=message.get("halt_at"),
+            start=bool(message.get("start")),
+            spawner_pid=self.pid,
         )
+
+    def end(self) -> None:
+        """Remove the cgroups' parent directories, if no container is left in them."""
+        self._drop_spare()
+        if self.trouble is None:
+            with contextlib.suppress(OSError, NsContainerError):
+                cgroup.remove_parents(self.layout)
 
     def _plan(self, needed: tuple[str, ...], home: str) -> host.Plan:
         key = (home, *needed)
@@ -227,6 +276,9 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()  # so that a collection in a clone doesn't touch, and copy, every page
     gc.disable()
-    spawner.serve()
+    try:
+        spawner.serve()
+    finally:
+        spawner.end()
 
 

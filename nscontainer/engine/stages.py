@@ -15,6 +15,7 @@ STAGES: Final = (
     "rootfs",
     "clone",
     "id-map",
+    "monitor",
     "join",
     "identity",
     "mounts",
@@ -26,7 +27,8 @@ STAGES: Final = (
     "gate",
     "release",
 )
-"""In order. ``state`` to ``join``, ``gate`` and ``release`` are the monitor's; the rest, init's."""
+"""In order. ``state`` to ``monitor``, ``gate`` and ``release`` are the monitor's, the others init's,
+which go on at the same time as ``monitor`` and ``gate``."""
 
 
 class Stages:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,10 +153,43 @@ def release_name(top: str, name: str, container_id: str) -> None:
 
 
 def remove(directory: str) -> None:
-    """Remove a container's directory; never follows a link out of it (rmtree works by fd)."""
-    shutil.rmtree(directory, ignore_errors=True)
-    if os.path.isdir(directory):
-        shutil.rmtree(directory)
+    """Remove a container's directory: by fd, never following a link out of it; the lock goes last.
+
+    Directories move up into the top before their parent goes, so that it doesn't matter how deep a
+    container has nested them: shutil.rmtree recurses and holds an fd for each level.
+    """
+    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fresh = (f".{secrets.token_hex(4)}-{number}" for number in itertools.count())
+    try:
+        while names := os.listdir(top):
+            for name in [n for n in names if n != "lock"] or names:
+                # FileNotFoundError: gc, or another rm, is at it as well.
+                with contextlib.suppress(FileNotFoundError):
+                    if not _unlinked(name, top):
+                        _raise_directories(name, top, fresh)
+    finally:
+        os.close(top)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(directory)
+
+
+def _unlinked(name: str, dirfd: int) -> bool:
+    try:
+        os.unlink(name, dir_fd=dirfd)
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _raise_directories(name: str, top: int, fresh: Iterator[str]) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for inner in os.listdir(fd):
+            if not _unlinked(inner, fd):
+                os.rename(inner, next(fresh), src_dir_fd=fd, dst_dir_fd=top)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=top)
 
 
 def ids(top: str) -> list[str]:

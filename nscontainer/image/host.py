@@ -124,14 +124,19 @@ def plan(
         if point.fstype in _DISK_FILESYSTEMS and os.path.isdir(target) and root.shows(target):
             _add_view(views, target, home)
     for path in sorted({p for p in needed if p and os.path.isabs(p)}):
-        real = _reach(views, path)
-        if real is None or real in ("/home", os.path.dirname(home)):
+        real = None if _of_kernel(path) else _reach(views, path)
+        if real is None or _of_kernel(real) or real in ("/home", os.path.dirname(home)):
             continue  # a directory of everybody's homes is not one to show
         directory = real if os.path.isdir(real) else os.path.dirname(real)
         view = _enclosing(views, directory)
         if not view.shows(directory) or _mount_between(points, view.path, directory):
             _add_view(views, directory, home)
     return Plan(tuple(views))
+
+
+def _of_kernel(path: str) -> bool:
+    """Tell whether a path lies where the container has its own: /proc/self/fd would be *ours*."""
+    return any(_under(path, top) for top in ("/dev", "/proc", "/sys"))
 
 
 def _mount_between(points: Mapping[str, MountPoint], top: str, path: str) -> bool:

@@ -69,7 +69,13 @@ class Cgroup(Protocol):
     """Controller to directory; ``unified`` is that in the cgroup2 mount."""
 
     def fd(self) -> int | None:
-        """Give the fd to hand clone3(CLONE_INTO_CGROUP) on v2, None elsewhere; ours to close."""
+        """Give the cgroup2 directory's fd for clone3(CLONE_INTO_CGROUP); None where there is none.
+
+        The cgroup keeps it and closes it.
+        """
+
+    def entry_fds(self) -> list[int]:
+        """Open what a thread writes ``0`` to, to move into each v1 hierarchy; the caller's to close."""
 
     def add(self, pid: int) -> None:
         """Move a process into it, in every hierarchy.

@@ -89,14 +89,15 @@ class Cgroup2:
         self._dir = Unified(path)
         on = (files.read_or_none(f"{path}/cgroup.controllers") or "").split()
         self.paths: dict[str, str] = {**dict.fromkeys(on, path), "unified": path}
-        self._fd: int | None = None
         self._peak_fd: int | None = None
 
     def fd(self) -> int | None:
         """Give the directory's fd for ``clone3(CLONE_INTO_CGROUP)``; ours to close."""
-        if self._fd is None:
-            self._fd = os.open(self._dir.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._fd
+        return self._dir.fd()
+
+    def entry_fds(self) -> list[int]:
+        """Give none: clone3 has put the process where it belongs."""
+        return []
 
     def add(self, pid: int) -> None:
         """Move a process in."""
@@ -270,8 +271,9 @@ class Cgroup2:
         """Open the accounting files."""
         peak = self._peak()
         held = None if peak is None else os.dup(peak)
-        sources = [*figures.v2(self._dir.path, held), *figures.pressure(self._dir.path)]
-        return FileReader(sources, self._dir.file("cgroup.events"))
+        numbers, texts = figures.v2(self._dir.path, held)
+        texts += figures.pressure(self._dir.path)
+        return FileReader(numbers, texts, self._dir.file("cgroup.events"))
 
     # --- processes ------------------------------------------------------------------------------
 
@@ -305,10 +307,10 @@ class Cgroup2:
 
     def close(self) -> None:
         """Close what is open."""
-        for fd in (self._fd, self._peak_fd):
-            if fd is not None:
-                os.close(fd)
-        self._fd = self._peak_fd = None
+        self._dir.close()
+        if self._peak_fd is not None:
+            os.close(self._peak_fd)
+            self._peak_fd = None
 
 
 # --- texts -----------------------------------------------------------------------------------

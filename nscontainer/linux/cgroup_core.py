@@ -35,10 +35,23 @@ class Unified:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._fd: int | None = None
 
     def file(self, name: str) -> str:
         """Give the path of one of its files."""
         return f"{self.path}/{name}"
+
+    def fd(self) -> int:
+        """Open the directory, for clone3 to start a process in it (CLONE_INTO_CGROUP)."""
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def close(self) -> None:
+        """Close what :meth:`fd` opened."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def add(self, pid: int) -> None:
         """Move a process in."""
@@ -71,8 +84,9 @@ class Unified:
         wait_frozen(lambda: self._event("frozen"))
 
     def thaw(self) -> None:
-        """Let its processes go on."""
-        files.write(self.file("cgroup.freeze"), "0")
+        """Let its processes go on; what is gone stands still no longer."""
+        with files.gone_is_done():
+            files.write(self.file("cgroup.freeze"), "0")
 
     def kill(self) -> bool:
         """Kill whatever is in it, forks included; False where Linux has no such file (< 5.14)."""

@@ -1,6 +1,6 @@
 """Which file of which version gives which column of :mod:`nscontainer.schema`.
 
-The order is the order of reading: CPU time first, what only changes slowly last.
+The order is the order of reading: CPU time first.
 """
 
 from __future__ import annotations
@@ -11,28 +11,49 @@ from typing import Final
 
 from nscontainer import schema
 from nscontainer.linux.cgroup_reader import (
-    LONG,
-    TEXT,
-    WORD,
+    INACTIVE_FILE,
+    LARGE,
+    MEMORY_LIMIT,
+    MEMSW_FAILCNT,
+    MEMSW_LIMIT,
+    PERIOD,
+    QUOTA,
+    SMALL,
+    Number,
     Row,
-    Source,
     Take,
+    Text,
     keys,
-    memory_stat,
     number,
 )
-from nscontainer.schema import NA
 
-_QUOTA: Final = schema.INDEX["cpu.quota"]
-_FAILCNT: Final = schema.INDEX["memory.failcnt"]
 _BLKIO: Final = slice(schema.INDEX["blkio.read_bytes"], schema.INDEX["blkio.writes"] + 1)
 
 
 # --- v1 --------------------------------------------------------------------------------------
 
+_V1_NUMBERS: Final = {
+    "cpuacct.usage": schema.INDEX["cpuacct.usage"],
+    "cpuacct.usage_user": schema.INDEX["cpuacct.usage_user"],
+    "cpuacct.usage_sys": schema.INDEX["cpuacct.usage_sys"],
+    "cpu.cfs_quota_us": QUOTA,
+    "cpu.cfs_period_us": PERIOD,
+    "memory.usage_in_bytes": schema.INDEX["memory.usage"],
+    "memory.max_usage_in_bytes": schema.INDEX["memory.peak"],
+    "memory.failcnt": schema.INDEX["memory.failcnt"],
+    "memory.memsw.failcnt": MEMSW_FAILCNT,
+    "pids.current": schema.INDEX["pids.current"],
+    "pids.peak": schema.INDEX["pids.peak"],  # since Linux 6.1
+}
 
-def v1(paths: Mapping[str, str], *, memsw_counts: bool) -> list[Source]:
+
+def v1(paths: Mapping[str, str], *, memsw_counts: bool) -> tuple[list[Number], list[Text]]:
     """List a v1 cgroup's files; a controller that is not in ``paths`` gives none.
+
+    ``memory.failcnt`` becomes the hits of the memory limit and of the memory+swap limit together:
+    where both are equal all count as the latter's, since try_charge() in mm/memcontrol.c charges
+    memory+swap first (and a failed charge counts once). A Linux that doesn't count those leaves it
+    NA then.
 
     Parameters
     ----------
@@ -41,50 +62,21 @@ def v1(paths: Mapping[str, str], *, memsw_counts: bool) -> list[Source]:
     memsw_counts
         Whether Linux counts the hits of the memory+swap limit (:func:`memsw_counts`).
     """
-    take_period, take_quota = _period_and_quota()
-    io_bytes = _read_write("blkio.read_bytes", "blkio.write_bytes")
-    io_count = _read_write("blkio.reads", "blkio.writes")
-    table: list[tuple[str, str, int, Take]] = [
-        ("cpuacct", "cpuacct.usage", WORD, number("cpuacct.usage")),
-        ("cpuacct", "cpuacct.usage_user", WORD, number("cpuacct.usage_user")),
-        ("cpuacct", "cpuacct.usage_sys", WORD, number("cpuacct.usage_sys")),
-        ("cpu", "cpu.stat", TEXT, _V1_CPU_STAT),
-        ("cpu", "cpu.cfs_period_us", WORD, take_period),
-        ("cpu", "cpu.cfs_quota_us", WORD, take_quota),
-        ("memory", "memory.usage_in_bytes", WORD, number("memory.usage")),
-        ("memory", "memory.max_usage_in_bytes", WORD, number("memory.peak")),
-        ("memory", "memory.oom_control", TEXT, _V1_OOM_CONTROL),
-        ("memory", "memory.failcnt", WORD, number("memory.failcnt")),
-        ("memory", "memory.memsw.failcnt", WORD, _add_failcnt),
-        ("memory", "memory.stat", TEXT, _V1_MEMORY_STAT if memsw_counts else _failcnt_unknown),
-        ("pids", "pids.current", WORD, number("pids.current")),
-        ("pids", "pids.peak", WORD, number("pids.peak")),  # since Linux 6.1
-        ("blkio", "blkio.throttle.io_service_bytes", LONG, io_bytes),
-        ("blkio", "blkio.throttle.io_serviced", LONG, io_count),
-    ]
-    return [
-        (f"{paths[controller]}/{name}", size, take)
-        for controller, name, size, take in table
-        if controller in paths
-    ]
-
-
-_V1_CPU_STAT: Final = keys(
-    {
-        "nr_periods": "cpu.nr_periods",
-        "nr_throttled": "cpu.nr_throttled",
-        "throttled_time": "cpu.throttled_time",
+    numbers = dict(_V1_NUMBERS)
+    texts: dict[str, tuple[int, Take]] = {
+        "cpu.stat": (SMALL, _V1_CPU_STAT),
+        "memory.stat": (LARGE, _V1_MEMORY_STAT),
+        "memory.oom_control": (SMALL, _V1_OOM_CONTROL),
+        "blkio.throttle.io_service_bytes": (SMALL, _V1_IO_BYTES),
+        "blkio.throttle.io_serviced": (SMALL, _V1_IO_COUNT),
     }
-)
-_V1_MEMORY_STAT: Final = memory_stat(
-    {
-        "total_rss": "memory.anon",
-        "total_cache": "memory.file",
-        "total_shmem": "memory.shmem",
-    },
-    "total_inactive_file",
-)
-_V1_OOM_CONTROL: Final = keys({"oom_kill": "memory.oom_kill"})  # since Linux 4.13
+    if not memsw_counts:
+        del numbers["memory.memsw.failcnt"]
+        texts["memory.stat"] = (LARGE, _V1_MEMORY_STAT_AND_LIMITS)
+    return (
+        [(f"{paths[c]}/{n}", p) for n, p in numbers.items() if (c := n.partition(".")[0]) in paths],
+        [(f"{paths[c]}/{n}", *t) for n, t in texts.items() if (c := n.partition(".")[0]) in paths],
+    )
 
 
 def memsw_counts(release: str) -> bool:
@@ -96,41 +88,26 @@ def memsw_counts(release: str) -> bool:
     return tuple(map(int, re.findall(r"\d+", release)[:2])) < (6, 15)
 
 
-def _add_failcnt(data: bytes, row: Row) -> None:
-    """Add the hits of the memory+swap limit: where both limits are equal, all count there.
-
-    try_charge() in mm/memcontrol.c charges memory+swap first, and a failed charge counts once.
-    """
-    if row[_FAILCNT] != NA:
-        row[_FAILCNT] += int(data)
-
-
-_SAME_LIMIT: Final = re.compile(rb"\nhierarchical_memory_limit (\d{1,18})\nhierarchical_memsw_limit \1\n")
-"""Memory and memory+swap limited to the same; 19 digits are no limit."""
-
-
-def _failcnt_unknown(data: bytes, row: Row) -> None:
-    """Take memory.stat where hits of an equal memory+swap limit are not counted."""
-    _V1_MEMORY_STAT(data, row)
-    if _SAME_LIMIT.search(data):
-        row[_FAILCNT] = NA
-
-
-def _period_and_quota() -> tuple[Take, Take]:
-    """Take period and quota, two files, as one column; the period goes first."""
-    period = 0
-
-    def take_period(data: bytes, _row: Row) -> None:
-        nonlocal period
-        period = int(data)
-
-    def take_quota(data: bytes, row: Row) -> None:
-        quota = int(data)
-        if quota >= 0 and period:
-            row[_QUOTA] = quota * 1_000_000 // period  # the column's scale is 1e-6
-
-    return take_period, take_quota
-
+_V1_CPU_STAT: Final = keys(
+    {
+        b"nr_periods ": "cpu.nr_periods",
+        b"nr_throttled ": "cpu.nr_throttled",
+        b"throttled_time ": "cpu.throttled_time",
+    }
+)
+_V1_MEMORY: Final[dict[bytes, str | int]] = {
+    b"total_rss ": "memory.anon",
+    b"total_cache ": "memory.file",
+    b"total_shmem ": "memory.shmem",
+    b"total_inactive_file ": INACTIVE_FILE,
+}
+_V1_LIMITS: Final[dict[bytes, str | int]] = {
+    b"hierarchical_memory_limit ": MEMORY_LIMIT,
+    b"hierarchical_memsw_limit ": MEMSW_LIMIT,
+}
+_V1_MEMORY_STAT: Final = keys(_V1_MEMORY)
+_V1_MEMORY_STAT_AND_LIMITS: Final = keys(_V1_MEMORY | _V1_LIMITS)
+_V1_OOM_CONTROL: Final = keys({b"\noom_kill ": "memory.oom_kill"})  # since Linux 4.13
 
 _READ: Final = re.compile(rb" Read (\d+)")
 _WRITE: Final = re.compile(rb" Write (\d+)")
@@ -152,10 +129,14 @@ def _read_write(read_column: str, write_column: str) -> Take:
     return take
 
 
+_V1_IO_BYTES: Final = _read_write("blkio.read_bytes", "blkio.write_bytes")
+_V1_IO_COUNT: Final = _read_write("blkio.reads", "blkio.writes")
+
+
 # --- v2 --------------------------------------------------------------------------------------
 
 
-def v2(path: str, peak_fd: int | None) -> list[Source]:
+def v2(path: str, peak_fd: int | None) -> tuple[list[Number], list[Text]]:
     """List a v2 cgroup's files, without pressure.
 
     Parameters
@@ -165,50 +146,54 @@ def v2(path: str, peak_fd: int | None) -> list[Source]:
     peak_fd
         memory.peak, open already (the reader closes it), or None.
     """
-    sources: list[Source] = [
-        (f"{path}/{name}", size, take)
-        for name, size, take in (
-            ("cpu.stat", TEXT, _V2_CPU_STAT),  # without the controller: usage, user, system
-            ("cpu.max", WORD, _take_cpu_max),
-            ("memory.current", WORD, number("memory.usage")),
-            ("memory.stat", TEXT, _V2_MEMORY_STAT),
-            ("memory.events", TEXT, _V2_MEMORY_EVENTS),
-            ("pids.current", WORD, number("pids.current")),
-            ("pids.peak", WORD, number("pids.peak")),  # since Linux 6.1
-            ("io.stat", LONG, _take_io_stat),
-        )
+    numbers = [
+        number(f"{path}/memory.current", "memory.usage"),
+        number(f"{path}/pids.current", "pids.current"),
+        number(f"{path}/pids.peak", "pids.peak"),  # since Linux 6.1
     ]
     if peak_fd is not None:
-        sources.append((peak_fd, WORD, number("memory.peak")))
-    return sources
+        numbers.append(number(peak_fd, "memory.peak"))
+    texts: list[Text] = [
+        (f"{path}/cpu.stat", SMALL, _V2_CPU_STAT),  # without the controller: the times alone
+        (f"{path}/cpu.max", SMALL, _take_cpu_max),
+        (f"{path}/memory.stat", LARGE, _V2_MEMORY_STAT),
+        (f"{path}/memory.events", SMALL, _V2_MEMORY_EVENTS),
+        (f"{path}/io.stat", SMALL, _take_io_stat),
+    ]
+    return numbers, texts
 
 
 _V2_CPU_STAT: Final = keys(
     {
-        "usage_usec": "cpuacct.usage",
-        "user_usec": "cpuacct.usage_user",
-        "system_usec": "cpuacct.usage_sys",
-        "nr_periods": "cpu.nr_periods",
-        "nr_throttled": "cpu.nr_throttled",
-        "throttled_usec": "cpu.throttled_time",
+        b"usage_usec ": "cpuacct.usage",
+        b"user_usec ": "cpuacct.usage_user",
+        b"system_usec ": "cpuacct.usage_sys",
+        b"nr_periods ": "cpu.nr_periods",
+        b"nr_throttled ": "cpu.nr_throttled",
+        b"throttled_usec ": "cpu.throttled_time",
     },
-    scale={
+    factors={
         "cpuacct.usage": 1000,
         "cpuacct.usage_user": 1000,
         "cpuacct.usage_sys": 1000,
         "cpu.throttled_time": 1000,
     },
 )
-_V2_MEMORY_STAT: Final = memory_stat(
-    {"anon": "memory.anon", "file": "memory.file", "shmem": "memory.shmem"}, "inactive_file"
+_V2_MEMORY_STAT: Final = keys(
+    {
+        b"anon ": "memory.anon",  # the first line, so that inactive_anon's isn't found
+        b"\nfile ": "memory.file",
+        b"\nshmem ": "memory.shmem",
+        b"\ninactive_file ": INACTIVE_FILE,
+    }
 )
-_V2_MEMORY_EVENTS: Final = keys({"max": "memory.failcnt", "oom_kill": "memory.oom_kill"})
+_V2_MEMORY_EVENTS: Final = keys({b"\nmax ": "memory.failcnt", b"\noom_kill ": "memory.oom_kill"})
 
 
 def _take_cpu_max(data: bytes, row: Row) -> None:
-    if not data.startswith(b"max"):
-        quota, period = data.split()
-        row[_QUOTA] = int(quota) * 1_000_000 // int(period)  # the column's scale is 1e-6
+    quota, period = data.split()
+    row[QUOTA] = -1 if quota == b"max" else int(quota)
+    row[PERIOD] = int(period)
 
 
 _IO: Final = re.compile(rb"rbytes=(\d+) wbytes=(\d+) rios=(\d+) wios=(\d+)")
@@ -223,10 +208,10 @@ def _take_io_stat(data: bytes, row: Row) -> None:
 # --- both ------------------------------------------------------------------------------------
 
 
-def pressure(path: str) -> list[Source]:
+def pressure(path: str) -> list[Text]:
     """List a cgroup2 directory's pressure files (Documentation/accounting/psi.rst)."""
     return [
-        (f"{path}/{kind}.pressure", TEXT, _some_total(f"psi.{kind}"))
+        (f"{path}/{kind}.pressure", SMALL, _some_total(f"psi.{kind}"))
         for kind in ("cpu", "memory", "io")
     ]
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from nscontainer.errors import HostError, NsContainerError, SpecError, StateError
@@ -77,6 +77,16 @@ def write(path: str, text: str) -> None:
             os.close(fd)
     except OSError as error:
         raise KernelError(error.errno or 0, "write", path) from None
+
+
+@contextlib.contextmanager
+def gone_is_done() -> Iterator[None]:
+    """Take it for done where the cgroup has been removed."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno not in GONE:
+            raise
 
 
 def mkdir(path: str) -> None:

@@ -1,4 +1,8 @@
-"""A sampler's side of a cgroup: its accounting files, kept open, read into a row of the schema."""
+"""A sampler's side of a cgroup: its accounting files, kept open, read into a row of the schema.
+
+This is the hot path of every measurement: a row is some twenty preads and little else. What of the
+text hasn't changed since the last row isn't read again, numbers go straight into their column.
+"""
 
 from __future__ import annotations
 
@@ -12,82 +16,79 @@ from nscontainer.schema import NA
 
 Row = list[int]
 Take = Callable[[bytes, Row], None]
-"""Puts the figures of one file's bytes into a row."""
-Source = tuple[str | int, int, Take]
-"""A file: its path (or an fd to keep), the most bytes to read of it, what takes them."""
+"""Puts the figures of one file's text into a row."""
+Number = tuple[str | int, int]
+"""A file of one number: its path (or an fd to keep), and where in the row the number goes."""
+Text = tuple[str, int, Take]
+"""A file of several: its path, the bytes to read of it (more if it fills them), what takes them."""
 
-WORD: Final = 64
-"""Enough for a file of one number."""
-TEXT: Final = 4096
-LONG: Final = 65536
-"""Enough for a line for each of some 400 block devices."""
+COLUMNS: Final = len(schema.COLUMNS)
+# Behind the columns a row has what a column is computed from, until it is given out.
+QUOTA, PERIOD, INACTIVE_FILE, MEMORY_LIMIT, MEMSW_LIMIT, MEMSW_FAILCNT = range(COLUMNS, COLUMNS + 6)
 
-BLANK: Final[Row] = [NA] * len(schema.COLUMNS)
+SMALL: Final = 479
+"""The most that CPython's small-object allocator serves (512 with the header of bytes)."""
+LARGE: Final = 4096
+_WORD: Final = 64
 
-
-def number(column: str, scale: int = 1) -> Take:
-    """Take a file of one number, ``scale`` times, as a column."""
-    index = schema.INDEX[column]
-    if scale == 1:
-
-        def take(data: bytes, row: Row) -> None:
-            row[index] = int(data)
-
-    else:
-
-        def take(data: bytes, row: Row) -> None:
-            row[index] = int(data) * scale
-
-    return take
+_BLANK: Final[Row] = [NA] * (COLUMNS + 6)
+_CPU_QUOTA: Final = schema.INDEX["cpu.quota"]
+_USAGE: Final = schema.INDEX["memory.usage"]
+_WORKING_SET: Final = schema.INDEX["memory.working_set"]
+_FAILCNT: Final = schema.INDEX["memory.failcnt"]
 
 
-def keys(columns: Mapping[str, str], scale: Mapping[str, int] | None = None) -> Take:
-    """Take lines ``key value`` of a file as columns; a key that isn't there stays NA.
+def number(path: str | int, column: str) -> Number:
+    """Name a file of one number and its column."""
+    return path, schema.INDEX[column]
+
+
+def keys(places: Mapping[bytes, str | int], factors: Mapping[str, int] | None = None) -> Take:
+    r"""Take lines ``key value`` of a text; what isn't there stays NA.
 
     Parameters
     ----------
-    columns
-        Key to column.
-    scale
+    places
+        What stands before the value, up to and with the blank (begin with ``\n`` where another key
+        ends in this one), and its column or place.
+    factors
         Column to factor, where it isn't 1.
     """
     plan = [
         (
-            b"\n" + key.encode() + b" ",
-            len(key) + 2,
-            schema.INDEX[column],
-            (scale or {}).get(column, 1),
+            key,
+            len(key),
+            schema.INDEX[place] if isinstance(place, str) else place,
+            (factors or {}).get(str(place), 1),
         )
-        for key, column in columns.items()
+        for key, place in places.items()
     ]
 
     def take(data: bytes, row: Row) -> None:
-        data = b"\n" + data  # so that the first line is found like the others
         find = data.find
-        for key, length, index, factor in plan:
+        for key, length, place, factor in plan:
             at = find(key)
             if at >= 0:
                 at += length
-                row[index] = int(data[at : find(b"\n", at)]) * factor
+                row[place] = int(data[at : find(b"\n", at)]) * factor
 
     return take
 
 
-_USAGE: Final = schema.INDEX["memory.usage"]
-_WORKING_SET: Final = schema.INDEX["memory.working_set"]
-
-
-def memory_stat(columns: Mapping[str, str], inactive_file: str) -> Take:
-    """Take a memory.stat's lines; the working set from it and the usage, which comes before."""
-    take_keys = keys({**columns, inactive_file: "memory.working_set"})
-
-    def take(data: bytes, row: Row) -> None:
-        take_keys(data, row)
-        usage, inactive = row[_USAGE], row[_WORKING_SET]
-        # The two files are not read in one instant: the difference could come out below nothing.
-        row[_WORKING_SET] = NA if NA in (usage, inactive) else max(0, usage - inactive)
-
-    return take
+def _given_out(row: Row) -> Row:
+    """Compute the columns that come of several files, and cut the row to its columns."""
+    if row[QUOTA] >= 0 and row[PERIOD] > 0:
+        row[_CPU_QUOTA] = row[QUOTA] * 1_000_000 // row[PERIOD]  # the column's scale is 1e-6
+    usage, inactive = row[_USAGE], row[INACTIVE_FILE]
+    if usage != NA and inactive != NA:
+        # The two are not read in one instant: the difference could come out below nothing.
+        row[_WORKING_SET] = max(0, usage - inactive)
+    if row[MEMSW_FAILCNT] != NA and row[_FAILCNT] != NA:
+        row[_FAILCNT] += row[MEMSW_FAILCNT]
+    if row[MEMORY_LIMIT] == row[MEMSW_LIMIT] and 0 <= row[MEMORY_LIMIT] < 1 << 62:
+        row[_FAILCNT] = NA  # see cgroup_figures.v1
+    del row[COLUMNS:]
+    return row
 
 
 class FileReader:
@@ -95,55 +96,83 @@ class FileReader:
 
     Parameters
     ----------
-    sources
+    numbers, texts
         In the order to be read. One that can't be opened or read now is left out: NA for good.
     events
         The path of a ``cgroup.events``, or None.
     """
 
-    def __init__(self, sources: Iterable[Source], events: str | None) -> None:
-        self._sources: list[tuple[int, int, Take]] = []
-        self._events: int | None = None
-        try:
-            for file, size, take in sources:
-                self._try(file, size, take)
-            if events is not None:
-                self._events = _open(events)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(
+        self, numbers: Iterable[Number], texts: Iterable[Text], events: str | None
+    ) -> None:
+        self._numbers: list[tuple[int, int]] = []
+        self._texts: list[tuple[int, int, Take]] = []
+        for file, place in numbers:
+            fd = file if isinstance(file, int) else _open(file)
+            if fd is not None:
+                self._numbers.append((fd, place))
+        for path, size, take in texts:
+            fd = _open(path)
+            if fd is not None:
+                self._texts.append((fd, size, take))
+        self._events = None if events is None else _open(events)
         if self._events is not None:
-            os.pread(self._events, TEXT, 0)  # poll(2) tells changes since the last read
-
-    def _try(self, file: str | int, size: int, take: Take) -> None:
-        fd = file if isinstance(file, int) else _open(file)
-        if fd is None:
-            return
-        try:
-            take(os.pread(fd, size, 0), BLANK.copy())
-        except (OSError, ValueError):
-            os.close(fd)
-        else:
-            self._sources.append((fd, size, take))
+            os.pread(self._events, _WORD, 0)  # poll(2) tells changes since the last read
+        self._row = _BLANK.copy()
+        self._last: list[bytes | None] = [None] * len(self._texts)
+        self._drop(self._read_each())
 
     def read(self) -> Row:
         """Read the figures now, in the order of :data:`nscontainer.schema.COLUMNS`."""
-        row = BLANK.copy()
-        pread = os.pread
+        row, last, pread = self._row, self._last, os.pread
         try:
-            for fd, size, take in self._sources:
-                take(pread(fd, size, 0), row)
+            for fd, place in self._numbers:
+                row[place] = int(pread(fd, _WORD, 0))
+            at = 0
+            for fd, size, take in self._texts:
+                data = pread(fd, size, 0)
+                if data != last[at]:
+                    if len(data) == size:
+                        raise ValueError  # there is more
+                    take(data, row)
+                    last[at] = data
+                at += 1
         except (OSError, ValueError):
-            return self._read_each()
-        return row
+            self._read_each()
+        return _given_out(self._row.copy())
 
-    def _read_each(self) -> Row:
-        """Read what can still be read (PSI can be switched off meanwhile: ENODEV); the rest NA."""
-        row = BLANK.copy()
-        for fd, size, take in self._sources:
-            with contextlib.suppress(OSError, ValueError):
-                take(os.pread(fd, size, 0), row)
-        return row
+    def _read_each(self) -> list[int]:
+        """Read what can be read into a new row, the rest NA; give the fds that could not be.
+
+        A file may have grown, or PSI been switched off meanwhile (ENODEV).
+        """
+        row = self._row = _BLANK.copy()
+        self._last = [None] * len(self._texts)
+        failed = []
+        for fd, place in self._numbers:
+            try:
+                row[place] = int(os.pread(fd, _WORD, 0))
+            except (OSError, ValueError):
+                failed.append(fd)
+        for at, (fd, size, take) in enumerate(self._texts):
+            try:
+                data = os.pread(fd, size, 0)
+                while len(data) == size:
+                    size *= 2  # noqa: PLW2901 - it is kept below
+                    data = os.pread(fd, size, 0)
+                self._texts[at] = (fd, size, take)
+                take(data, row)
+            except (OSError, ValueError):
+                failed.append(fd)
+        return failed
+
+    def _drop(self, fds: list[int]) -> None:
+        """Do without files."""
+        self._numbers = [entry for entry in self._numbers if entry[0] not in fds]
+        self._texts = [entry for entry in self._texts if entry[0] not in fds]
+        self._last = [None] * len(self._texts)
+        for fd in fds:
+            os.close(fd)
 
     def fileno_populated(self) -> int | None:
         """Give the fd of ``cgroup.events``: POLLPRI at a change; pread it at 0 to re-arm."""
@@ -151,9 +180,7 @@ class FileReader:
 
     def close(self) -> None:
         """Close the files."""
-        for fd, _, _ in self._sources:
-            os.close(fd)
-        self._sources = []
+        self._drop([entry[0] for entry in (*self._numbers, *self._texts)])
         if self._events is not None:
             os.close(self._events)
             self._events = None

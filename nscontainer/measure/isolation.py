@@ -28,7 +28,7 @@ class Isolation:
     namespaces: Mapping[str, str]
     user_map: tuple[int, ...] | None
     rootfs: str | None
-    capabilities: tuple[str, ...]
+    capabilities: tuple[str, ...] | None
     seccomp: str | None
     no_new_privs: bool | None
     network: str | None
@@ -38,12 +38,12 @@ class Isolation:
     def from_dict(cls, plain: Mapping[str, Any] | None) -> Isolation:
         """Read an exit record's ``isolation``; what it doesn't say is None, not guessed."""
         values = plain or {}
-        user_map = values.get("user_map")
+        user_map, capabilities = values.get("user_map"), values.get("capabilities")
         return cls(
             namespaces={str(k): str(v) for k, v in (values.get("namespaces") or {}).items()},
             user_map=None if user_map is None else tuple(user_map),
             rootfs=values.get("rootfs"),
-            capabilities=tuple(map(str, values.get("capabilities") or ())),
+            capabilities=None if capabilities is None else tuple(map(str, capabilities)),
             seccomp=values.get("seccomp"),
             no_new_privs=values.get("no_new_privs"),
             network=values.get("network"),
@@ -67,7 +67,8 @@ class Isolation:
                     else str(self.user_map),
                 )
             )
-        capabilities = ", ".join(self.capabilities) or "none"
+        held = self.capabilities
+        capabilities = "unknown" if held is None else ", ".join(held) or "none"
         rows += [
             ("root filesystem", self.rootfs or "unknown"),
             ("network", self.network or "unknown"),

@@ -23,7 +23,7 @@ STEAL_LEAST_S: Final = 0.05
 """/proc/stat counts it in ticks of 10 ms: less than some of them is no measurement."""
 FEWEST_PERIODS: Final = 20
 """A spinner may overrun a tick per CPU and period and pays it back: see over how many."""
-OVERRUN: Final = 1.03
+OVERRUN: Final = 1.01
 MISSED_SHARE: Final = 0.05
 
 
@@ -152,24 +152,20 @@ def _short(run: RunResult) -> Iterator[RunWarning]:
 
 def _overrun(run: RunResult) -> Iterator[RunWarning]:
     """More CPU than the quota lets through, over enough periods to say so."""
-    cpus, had = run.limits.asked.cpus, run.totals["cpu_share"]
-    periods = run.totals["cpu.nr_periods"]
-    burst = run.limits.asked.cpu_burst_us
-    if (
-        cpus is None
-        or had is None
-        or run.limits.changes
-        or burst
-        or (periods or 0) < FEWEST_PERIODS
-    ):
+    limits, used_s = run.limits.asked, run.cpu_s
+    periods = run.totals["cpu.nr_periods"] or 0
+    if limits.cpus is None or used_s is None or run.limits.changes or limits.cpu_burst_us:
         return
-    if had > cpus * OVERRUN:
+    # A quota that has just been set may be had once more before its first period is over.
+    most_s = limits.cpus * (run.wall_s + 2 * (limits.cpu_period_us or PERIOD_US) / 1e6) * OVERRUN
+    if periods >= FEWEST_PERIODS and used_s > most_s:
+        share = used_s / run.wall_s
         yield RunWarning(
             "quota-overrun",
             "warning",
-            f"had {units.format_cpu(had)} of a CPU, more than its quota of "
-            f"{units.format_cpu(cpus)}",
-            {"cpu_share": had, "cpus": cpus},
+            f"had {percent(share)} of a CPU, more than its quota of "
+            f"{units.format_cpu(limits.cpus)}",
+            {"cpu_share": share, "cpus": limits.cpus},
         )
 
 

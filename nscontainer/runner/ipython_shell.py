@@ -25,10 +25,10 @@ from traitlets import Type
 from traitlets.config import Config
 
 from . import frames, mime
+from .awaiting import CellLoop
 from .shell_command import run_shell_command
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Iterator
 
     from .wire import Outbox
@@ -139,6 +139,8 @@ class ZMQInteractiveShell(InteractiveShell):
     display_pub_class = Type(CellDisplayPublisher)
     compiler_class = Type(CellCompiler)
     outbox: Outbox
+    loop: CellLoop
+    inline_figures = False
 
     # --- nothing on the host ---------------------------------------------------------------
 
@@ -198,7 +200,8 @@ class ZMQInteractiveShell(InteractiveShell):
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Show an error without the runner's frames; a SystemExit is no error to show."""
-        error = sys.exc_info()[1] if exc_tuple is None else exc_tuple[1]
+        caught = sys.exc_info()[1] if exc_tuple is None else exc_tuple[1]
+        error = self.loop.interrupt_for(caught)
         if isinstance(error, _LeaveQuietly):
             return
         if isinstance(error, SystemExit) and kwargs.get("exception_only"):
@@ -248,13 +251,6 @@ class ZMQInteractiveShell(InteractiveShell):
         return cast("CellCompiler", self.compile)
 
     @property
-    def loop(self) -> AbstractEventLoop | None:
-        """The event loop that ran the cell's top-level ``await``, if it had any."""
-        helpers = sys.modules.get("IPython.core.async_helpers")
-        loop: AbstractEventLoop | None = getattr(helpers, "_asyncio_event_loop", None)
-        return loop
-
-    @property
     def count(self) -> int:
         """The next cell's number."""
         return int(self.execution_count)
@@ -262,14 +258,17 @@ class ZMQInteractiveShell(InteractiveShell):
     @count.setter
     def count(self, value: int) -> None:
         self.execution_count = value
+        for inputs in (self.history_manager.input_hist_parsed, self.history_manager.input_hist_raw):
+            inputs[:] = [""] * value
 
     def prepare(self, *, colors: bool) -> None:
         """Make ready in the container's own process."""
         self.colors = "neutral" if colors else "nocolor"
         if self.inline_figures:
             os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        self.history_manager.dir_hist[:] = [os.getcwd()]
-        self.starting_dir = os.getcwd()
+        with contextlib.suppress(OSError):  # a working directory that is gone
+            self.starting_dir = os.getcwd()
+            self.history_manager.dir_hist[:] = [os.getcwd()]
 
     def run(self, code: str, filename: str, line_offset: int) -> BaseException | None:
         """Execute a cell and show what it gives; returns the exception that ended it, if one did."""
@@ -278,9 +277,9 @@ class ZMQInteractiveShell(InteractiveShell):
         result = self.run_cell(code, store_history=True)
         compiler.next_name = None
         error: BaseException | None = result.error_before_exec or result.error_in_exec
-        return result.error_in_exec if isinstance(error, _LeaveQuietly) else error
-
-    inline_figures = False
+        if isinstance(error, _LeaveQuietly):
+            error = result.error_in_exec
+        return self.loop.interrupt_for(error)
 
 
 def _has_group(error: BaseException | None) -> bool:
@@ -303,5 +302,7 @@ def make(outbox: Outbox) -> ZMQInteractiveShell:
     shell = ZMQInteractiveShell.instance(config=config)
     atexit.unregister(shell.atexit_operations)  # process.leave() does what is needed of it
     shell.outbox = outbox
+    shell.loop = CellLoop()
+    shell.loop_runner = shell.loop.run
     shell.inline_figures = importlib.util.find_spec("matplotlib_inline") is not None
     return shell

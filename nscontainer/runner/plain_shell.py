@@ -13,10 +13,9 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from . import frames, mime
+from .awaiting import CellLoop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from .wire import Outbox
 
 _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -30,7 +29,7 @@ class PlainShell:
         self.module = types.ModuleType("__main__")
         self.module.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = self.module
-        self.loop: AbstractEventLoop | None = None
+        self.loop = CellLoop()
         self.count = 1
         builtins.display = self.display  # type: ignore[attr-defined]
 
@@ -51,7 +50,7 @@ class PlainShell:
         try:
             self._execute("\n" * line_offset + code, filename)
         except BaseException as caught:  # noqa: BLE001  # every way a cell can end
-            error = caught
+            error = self.loop.interrupt_for(caught)
         if error is not None and not isinstance(error, SystemExit):
             error.__traceback__ = frames.from_cell(error.__traceback__, filename)
             self.show_error(error)
@@ -76,7 +75,6 @@ class PlainShell:
 
     def _in_loop(self, codes: list[types.CodeType]) -> Any:
         """Evaluate what has a top-level ``await``; all of it, for ``create_task`` to find the loop."""
-        import asyncio
 
         async def evaluate() -> Any:
             for code in codes:
@@ -85,9 +83,7 @@ class PlainShell:
                     value = await value
             return value
 
-        if self.loop is None:
-            self.loop = asyncio.new_event_loop()
-        return self.loop.run_until_complete(evaluate())
+        return self.loop.run(evaluate())
 
     def _show_result(self, value: Any) -> None:
         self.namespace["_"] = value

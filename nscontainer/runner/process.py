@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from . import frames
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from types import FrameType
+
+    from .awaiting import CellLoop
 
 
 def set_signals() -> None:
@@ -64,33 +65,19 @@ def make_own() -> None:
     sys.argv[:] = [""]
 
 
-def leave(namespace: dict[str, Any], loop: AbstractEventLoop | None) -> None:
+def leave(namespace: dict[str, Any], loop: CellLoop) -> None:
     """Do what the interpreter does at the end of a script.
 
     Waits for threads that aren't daemons, runs the atexit handlers, lets go of the variables (so
     that files are written and ``__del__`` methods run).
     """
-    if loop is not None and not loop.is_closed():
-        _end_tasks(loop)
+    loop.close()
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()  # noqa: SLF001
     frames.forget_last()
     namespace.clear()
     gc.collect()
-
-
-def _end_tasks(loop: AbstractEventLoop) -> None:
-    """Cancel what still runs on an event loop, as asyncio.run() does at its end."""
-    import asyncio
-
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def exit_code(error: BaseException | None) -> int:

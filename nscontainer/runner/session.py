@@ -14,22 +14,20 @@ from .wire import Inbox, Outbox
 
 if TYPE_CHECKING:
     import socket
-    from asyncio import AbstractEventLoop
     from typing import Protocol
+
+    from .awaiting import CellLoop
 
     class Shell(Protocol):
         """What runs cells: IPython's shell or the plain one."""
 
         outbox: Outbox
         count: int
+        loop: CellLoop
 
         @property
         def namespace(self) -> dict[str, Any]:
             """The cell's global variables."""
-
-        @property
-        def loop(self) -> AbstractEventLoop | None:
-            """The event loop that ran top-level ``await``, if there was any."""
 
         def prepare(self, *, colors: bool) -> None:
             """Make ready in the container's own process."""

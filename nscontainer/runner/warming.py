@@ -53,6 +53,7 @@ def _forget(shell: ZMQInteractiveShell, namespace: dict[str, Any]) -> None:
     """Bring a shell back to before its first cell."""
     history: Any = shell.history_manager
     history.reset(new_session=False)
+    history.input_hist_parsed[:] = history.input_hist_raw[:] = [""]
     for name in ("_i", "_ii", "_iii", "_i00"):
         setattr(history, name, "")
     for kept in ("outputs", "exceptions", "output_hist_reprs"):

@@ -118,8 +118,9 @@ class Outbox:
                 self._pump()
 
     def finish(self) -> None:
-        """Send all there is, at the very end: whatever an interrupt left of the lock is void."""
-        self._lock = threading.RLock()
+        """Send all there is, at the very end, even if an interrupt left the lock with this thread."""
+        while self._inside():
+            self._lock.release()
         self.flush()
 
     def _inside(self) -> bool:

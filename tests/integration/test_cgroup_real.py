@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import mmap
 import os
 import select
@@ -25,9 +26,21 @@ MIB = 1 << 20
 LIMITED = {"cpu", "memory", "pids"}
 
 
-@pytest.fixture(scope="module")
-def layout() -> cgroup.Layout:
-    found = cgroup.detect()
+def layouts() -> list[cgroup.Layout]:
+    """Give this machine's hierarchies, and on a hybrid one the v1 half alone, as old hosts have it."""
+    try:
+        found = cgroup.detect()
+    except (HostError, OSError):
+        return []  # the marker says why these tests aren't run
+    if found.version != "hybrid":
+        return [found]
+    return [found, dataclasses.replace(found, version="v1", unified=None)]
+
+
+@pytest.fixture(params=layouts(), ids=lambda layout: layout.version)
+def layout(request: pytest.FixtureRequest) -> cgroup.Layout:
+    found = request.param
+    assert isinstance(found, cgroup.Layout)
     assert set(found.controllers) >= LIMITED, "this machine can't limit what the tests limit"
     return found
 
@@ -54,7 +67,9 @@ def group(layout: cgroup.Layout, parent: str) -> Iterator[cgroup.Cgroup]:
 
 
 @contextlib.contextmanager
-def child(group: cgroup.Cgroup, work: Callable[[], object] = lambda: time.sleep(60)) -> Iterator[int]:
+def child(
+    group: cgroup.Cgroup, work: Callable[[], object] = lambda: time.sleep(60)
+) -> Iterator[int]:
     """A process in the cgroup that does ``work`` once the body of the ``with`` begins."""
     wait, go = os.pipe()
     pid = os.fork()
@@ -190,6 +205,7 @@ def test_figures_change_under_load(group: cgroup.Cgroup) -> None:
     reader = group.reader()
     before = figures(reader)
     with child(group, work):
+        eventually(lambda: figures(reader)["memory.anon"] > 15 * MIB)
         eventually(lambda: figures(reader)["cpu.nr_throttled"] >= 5)
         row = figures(reader)
     reader.close()
@@ -198,8 +214,6 @@ def test_figures_change_under_load(group: cgroup.Cgroup) -> None:
     assert row["cpuacct.usage_user"] > 0
     assert row["cpu.nr_periods"] >= row["cpu.nr_throttled"]
     assert row["cpu.throttled_time"] > 50_000_000
-    # On v1 the anonymous memory is counted by batches of CPUs: allow for one each.
-    assert row["memory.anon"] > 15 * MIB
     assert row["memory.usage"] >= row["memory.working_set"] > 15 * MIB
     assert row["memory.peak"] == NA or row["memory.peak"] >= row["memory.usage"]
     assert row["pids.current"] == 1
@@ -237,7 +251,6 @@ def test_disk_figures(group: cgroup.Cgroup, layout: cgroup.Layout, tmp_path: Pat
 
 def test_too_much_memory_is_killed_and_counted(group: cgroup.Cgroup) -> None:
     """The OOM kill of the hard limit shows in the figures, and the peak stays under the limit."""
-
     reader = group.reader()
     with child(group, lambda: touch(256 * MIB)) as pid:
         group.arm(Limits(memory_bytes=24 * MIB))
@@ -287,8 +300,7 @@ def test_the_peak_begins_anew(group: cgroup.Cgroup) -> None:
         after = figures(reader)["memory.peak"]
     reader.close()
     resettable = (
-        group.version != "v2"
-        or os.stat(f"{group.paths['memory']}/memory.peak").st_mode & 0o222
+        group.version != "v2" or os.stat(f"{group.paths['memory']}/memory.peak").st_mode & 0o222
     )
     if before == NA:
         assert after == NA
@@ -307,7 +319,7 @@ def test_kill_takes_all_and_tells(group: cgroup.Cgroup) -> None:
 
     reader = group.reader()
     with child(group, work) as pid:
-        group.arm(Limits(cpu_quota_us=2_000))
+        group.arm(Limits(cpu_quota_us=10_000))
         eventually(lambda: len(group.pids()) == 6)
         fd = reader.fileno_populated()
         if fd is not None:
@@ -408,9 +420,7 @@ def test_a_cpu_that_is_not_there_is_an_error(group: cgroup.Cgroup) -> None:
             group.place(Limits(cpuset_cpus=cpus))
 
 
-def test_a_parents_quota_is_seen(
-    group: cgroup.Cgroup, layout: cgroup.Layout, parent: str
-) -> None:
+def test_a_parents_quota_is_seen(group: cgroup.Cgroup, layout: cgroup.Layout, parent: str) -> None:
     """It is told, and v1, which allows no more than that, says so instead of EINVAL."""
     assert group.parents_quota() is None
     path = os.path.dirname(group.paths["cpu"])

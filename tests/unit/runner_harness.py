@@ -6,6 +6,7 @@ with IPython importable) and ``plain`` (the same without IPython).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,6 +116,8 @@ class Cell:
     def close(self) -> None:
         """End it, however it is."""
         if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             self.process.kill()
             self.process.communicate()
         self.sock.close()
@@ -144,6 +147,15 @@ class Cell:
         return "\n".join(error["traceback"])
 
 
+_started: list[Cell] = []
+
+
+def end_all() -> None:
+    """End what a failed test left running."""
+    while _started:
+        _started.pop().close()
+
+
 def start(code: str, mode: str = "zygote", *, unshare: bool = False, **request: Any) -> Cell:
     """Start a runner and send it a cell; with ``unshare``, as pid 1 of a PID namespace."""
     ours, theirs = socket.socketpair()
@@ -170,6 +182,7 @@ def start(code: str, mode: str = "zygote", *, unshare: bool = False, **request: 
         assert process.stdout is not None
         pid = int(process.stdout.readline())
     cell = Cell(process, ours, pid)
+    _started.append(cell)
     content = {"code": code, "filename": "Cell In[3]", "line_offset": 0, "colors": False}
     cell.send("execute_request", **{**content, **request})
     return cell

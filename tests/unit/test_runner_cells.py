@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.unit import runner_harness as harness
 
 WITH_IPYTHON = ("zygote", "cold")
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """Whatever happens, no cell is left running."""
+    yield
+    harness.end_all()
 
 
 @pytest.fixture(params=harness.MODES)
@@ -75,7 +84,9 @@ def test_syntax_error(mode: str):
 
 def test_chained_errors_and_groups(mode: str):
     """A cause, and every member of a group, is shown."""
-    cell = harness.run("try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError from e")
+    cell = harness.run(
+        "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError from e"
+    )
     assert "ZeroDivisionError" in cell.traceback
     assert "direct cause" in cell.traceback
     cell = harness.run("raise ExceptionGroup('several', [ValueError(1), KeyError(2)])", mode)

@@ -8,12 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.unit import runner_harness as harness
 
 MODES = ("zygote", "plain")
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """Whatever happens, no cell is left running."""
+    yield
+    harness.end_all()
 
 
 @pytest.fixture(params=MODES)
@@ -24,7 +32,12 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize(
     "busy",
-    ["while True: pass", "time.sleep(60)", "threading.Event().wait()", "asyncio.run(asyncio.sleep(9))"],
+    [
+        "while True: pass",
+        "time.sleep(60)",
+        "threading.Event().wait()",
+        "asyncio.run(asyncio.sleep(9))",
+    ],
 )
 def test_interrupt(mode: str, busy: str):
     """SIGINT is a KeyboardInterrupt at the line where the cell was; the exit code is 130."""
@@ -38,7 +51,7 @@ def test_interrupt(mode: str, busy: str):
     assert time.monotonic() - begin < 2
     assert "KeyboardInterrupt" in cell.traceback
     assert "line 4" in cell.traceback
-    assert "runner" not in cell.traceback
+    assert "nscontainer" not in cell.traceback
     assert cell.exit_code == cell.reply["exit_code"] == 130
     assert cell.reply["ename"] == "KeyboardInterrupt"
     assert cell.text() == "go\n"
@@ -51,6 +64,19 @@ def test_interrupt_of_top_level_await(mode: str):
     time.sleep(0.1)
     cell.signal()
     assert "KeyboardInterrupt" in cell.finish().traceback
+    assert "Cancelled" not in cell.traceback
+    assert "line 3" in cell.traceback
+    assert cell.exit_code == 130
+
+
+def test_interrupt_of_a_busy_coroutine(mode: str):
+    """One interrupt is enough where a coroutine doesn't await."""
+    code = "async def busy():\n    while True: pass\nprint('go')\nawait busy()"
+    cell = harness.start(code, mode)
+    cell.read("go")
+    time.sleep(0.1)
+    cell.signal()
+    assert "line 2" in cell.finish().traceback
     assert cell.exit_code == 130
 
 

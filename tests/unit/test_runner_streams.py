@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,13 @@ from nscontainer.runner import streams, wire
 from tests.unit import runner_harness as harness
 
 MODES = ("zygote", "plain")
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """Whatever happens, no cell is left running."""
+    yield
+    harness.end_all()
 
 
 @pytest.fixture(params=MODES)
@@ -237,7 +245,7 @@ def test_without_threads_nothing_waits(monkeypatch):
     def none(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(wire._thread, "start_new_thread", none)
+    monkeypatch.setattr("_thread.start_new_thread", none)
     outbox.write("stdout", "part")
     assert (inbox.get() or {})["content"] == {"name": "stdout", "text": "part"}
     ours.close()

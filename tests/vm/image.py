@@ -279,7 +279,7 @@ def build_once(cache: Path, image: Image) -> None:
 def build_now(cache: Path, image: Image) -> None:
     """Build `image`; a build that fails or is stopped leaves nothing behind."""
     for leftover in cache.glob("building-*"):  # of a build that was killed
-        shutil.rmtree(leftover)
+        remove(leftover)
     install(BUILD_TOOLS)
     say(f"building the VM's image in {cache} (once for each set of dependencies; some minutes)")
     start = time.monotonic()
@@ -289,8 +289,20 @@ def build_now(cache: Path, image: Image) -> None:
         build(work)
         (work / "image").rename(image.directory)
     finally:
-        shutil.rmtree(work)
+        remove(work)
     say(f"built in {time.monotonic() - start:.0f} s")
+
+
+def remove(work: Path) -> None:
+    """Remove a build directory in which killed processes may still be making files for a moment."""
+    for _ in range(50):
+        try:
+            shutil.rmtree(work)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    shutil.rmtree(work)
 
 
 def build(work: Path) -> None:

@@ -144,7 +144,6 @@ class FakeKernel:
             (here / f"{file.name}.effective").write_text(",".join(map(str, can)))
         file.write_text(f"{text}\n")
 
-
     def _enable(self, here: Path, controller: str) -> None:
         """A controller's files appear in the children that there are already, too."""
         for child in (entry for entry in here.iterdir() if entry.is_dir()):
@@ -182,9 +181,9 @@ def _burst(file: Path, text: str) -> int | None:
     elif file.name == "cpu.cfs_burst_us":
         quota, burst = _number(file.with_name("cpu.cfs_quota_us")), int(text)
     elif file.name == "cpu.max" and not text.startswith("max"):
-        quota, burst = int(text.split()[0]), _number(file.with_name("cpu.max.burst"))
+        quota, burst = int(text.partition(" ")[0]), _number(file.with_name("cpu.max.burst"))
     elif file.name == "cpu.max.burst":
-        now = file.with_name("cpu.max").read_text().split()[0]
+        now = file.with_name("cpu.max").read_text().partition(" ")[0]
         quota, burst = (-1 if now == "max" else int(now)), int(text)
     if quota is not None and burst is not None and 0 <= quota < burst:
         return errno.EINVAL
@@ -208,10 +207,8 @@ def _bandwidth(file: Path, text: str) -> int | None:
 
 def _internal_processes(file: Path, text: str) -> int | None:
     """v2: a cgroup with processes can't enable a controller for its children."""
-    if file.name == "cgroup.subtree_control" and (file.parent / "cgroup.type").exists():
-        if (file.parent / "cgroup.procs").read_text():
-            return errno.EBUSY
-    return None
+    inner = file.name == "cgroup.subtree_control" and (file.parent / "cgroup.type").exists()
+    return errno.EBUSY if inner and (file.parent / "cgroup.procs").read_text() else None
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from nscontainer.linux.syscalls import KernelError
 
 ROOT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n"
 
-SEPARATE_V1 = ROOT + """\
+SEPARATE_V1 = (
+    ROOT
+    + """\
 31 23 0:28 / {cg} rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / {cg}/cpu rw,relatime - cgroup cgroup rw,cpu
 33 31 0:30 / {cg}/cpuacct rw,relatime - cgroup cgroup rw,cpuacct
@@ -26,10 +28,13 @@ SEPARATE_V1 = ROOT + """\
 39 31 0:36 / {cg}/pids rw,relatime - cgroup cgroup rw,pids
 40 31 0:37 / {cg}/systemd rw,relatime - cgroup cgroup rw,name=systemd
 """
+)
 UNIFIED = "41 31 0:38 / {cg}/unified rw,relatime - cgroup2 cgroup2 rw\n"
 
 # Ubuntu 20.04 (systemd, hybrid); the optional field "shared:N" stands before the dash.
-COMOUNTED = ROOT + """\
+COMOUNTED = (
+    ROOT
+    + """\
 31 23 0:25 / {cg} ro,nosuid,nodev,noexec shared:9 - tmpfs tmpfs ro,mode=755
 32 31 0:26 / {cg}/unified rw,nosuid,nodev,noexec,relatime shared:10 - cgroup2 cgroup2 rw,nsdelegate
 33 31 0:27 / {cg}/systemd rw,nosuid shared:11 - cgroup cgroup rw,xattr,name=systemd
@@ -37,11 +42,15 @@ COMOUNTED = ROOT + """\
 37 31 0:31 / {cg}/cpu,cpuacct rw,nosuid shared:16 - cgroup cgroup rw,cpu,cpuacct
 38 31 0:32 / {cg}/memory rw,nosuid shared:17 - cgroup cgroup rw,memory
 """
+)
 
 # Debian 12.
-PURE_V2 = ROOT + """\
+PURE_V2 = (
+    ROOT
+    + """\
 30 23 0:26 / {cg} rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
 """
+)
 
 
 def detect(tmp_path: Path, text: str, own: str = "0::/\n") -> cgroup.Layout:
@@ -57,7 +66,13 @@ def test_v1_each_controller_on_its_own_mount(tmp_path: Path) -> None:
     assert layout.version == "v1"
     assert layout.unified is None
     assert set(layout.controllers) == {
-        "cpu", "cpuacct", "cpuset", "memory", "freezer", "blkio", "pids",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "freezer",
+        "blkio",
+        "pids",
     }
     assert layout.controllers["cpuset"] == f"{tmp_path}/cg/cpuset"
     assert "freezer" in cgroup.default_want(layout)
@@ -148,7 +163,7 @@ def test_a_mount_that_is_mounted_over_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_a_blank_in_a_mount_point_is_read(tmp_path: Path) -> None:
-    """mountinfo writes a blank as \\040."""
+    """mountinfo writes a blank as an octal escape."""
     text = "32 31 0:29 / /my\\040cg rw,relatime - cgroup cgroup rw,cpu\n"
     assert detect(tmp_path, text).controllers == {"cpu": "/my cg"}
 
@@ -172,9 +187,10 @@ def test_disks_are_those_with_a_size_and_a_platter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../x", ".hidden", "x\n", "/x", "a" * 200])
 def test_no_name_that_leaves_its_place(v2: cgroup.Layout, kernel: Any, name: str) -> None:
     """A container's id is one path component of harmless characters."""
-    for do in (cgroup.create, cgroup.reopen):
-        with pytest.raises(SpecError):
-            do(v2, name, **({"want": frozenset()} if do is cgroup.create else {}))
+    with pytest.raises(SpecError):
+        cgroup.create(v2, name, want=frozenset())
+    with pytest.raises(SpecError):
+        cgroup.reopen(v2, name)
     assert not (kernel.root / "v2/nscontainer").exists()
 
 
@@ -227,7 +243,7 @@ def test_a_parent_removed_by_another_container_meanwhile_is_made_again(
     v2: cgroup.Layout, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last container's end removes the empty parent while the next one is being made."""
-    raced = []
+    raced: list[str] = []
 
     def mkdir(path: str) -> None:
         if path.endswith("/one") and not raced:

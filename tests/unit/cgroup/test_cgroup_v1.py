@@ -156,9 +156,7 @@ def test_the_first_rule_has_the_disk_accounted(hybrid: cgroup.Layout, kernel: An
 
 
 def test_cpu_limits_are_written_and_read_back(made: cgroup.Cgroup, kernel: Any) -> None:
-    made.arm(
-        Limits(cpu_quota_us=20_000, cpu_period_us=50_000, cpu_burst_us=10_000, cpu_shares=512)
-    )
+    made.arm(Limits(cpu_quota_us=20_000, cpu_period_us=50_000, cpu_burst_us=10_000, cpu_shares=512))
     back = made.read_back()
     assert back["cpu_quota_us"] == 20_000
     assert back["cpu_period_us"] == 50_000

@@ -102,7 +102,9 @@ def test_a_controller_that_could_not_be_enabled(v2: cgroup.Layout, kernel: Any) 
         lambda file, text: errno.EACCES if text == "+cpuset" else None,
     )
     group = cgroup.create(v2, "one", want=ALL)
-    with pytest.raises(HostError, match=r"cpuset is not enabled in .*/v2/cgroup.subtree_") as caught:
+    with pytest.raises(
+        HostError, match=r"cpuset is not enabled in .*/v2/cgroup.subtree_"
+    ) as caught:
         group.place(Limits(cpuset_cpus="0"))
     assert "echo +cpuset > " in (caught.value.hint or "")
 

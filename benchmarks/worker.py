@@ -1,0 +1,111 @@
+"""A process that stands for the user's notebook or script: it holds the warm library.
+
+``python -m benchmarks.worker``: requests are lines of JSON on standard input, each answered by a
+line. What the library or IPython print goes nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Worker:
+    """What a request may ask for: the methods that begin with ``op_``."""
+
+    def __init__(self) -> None:
+        self.ballast = bytearray()
+        self.shell: Any = None
+
+    def op_hold(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Hold memory, every page of it touched and no two of them the same."""
+        self.ballast = bytearray(int(request["bytes"]))
+        for number, offset in enumerate(range(0, len(self.ballast), PAGE)):
+            self.ballast[offset : offset + 4] = number.to_bytes(4, "little")
+        with open("/proc/self/status", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return {"rss_bytes": int(fields["VmRSS"].split()[0]) * 1024}
+
+    def op_run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """``nscontainer.run``, from the call to its return."""
+        import nscontainer
+
+        argv, options = request["argv"], request.get("options", {})
+        begin = time.perf_counter_ns()
+        result = nscontainer.run(argv, **options)
+        spent = time.perf_counter_ns() - begin
+        if result.exit_code != 0:
+            message = f"exit code {result.exit_code}: {result.stderr!r}"
+            raise RuntimeError(message)
+        return {"ns": spent}
+
+    def op_cell(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A cell with the magic, from the magic's call to its return."""
+        if self.shell is None:
+            from IPython.core.interactiveshell import InteractiveShell
+
+            self.shell = InteractiveShell.instance()
+            self.shell.extension_manager.load_extension("nscontainer")
+        begin = time.perf_counter_ns()
+        self.shell.run_cell_magic("container", request["line"], request["code"])
+        return {"ns": time.perf_counter_ns() - begin}
+
+    def op_stages(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A run in its parts: the set-up's own stages, and what the caller waited for in all."""
+        from nscontainer.engine.container import Container
+        from nscontainer.measure.result import RunResult
+        from nscontainer.spec import build
+
+        times = [time.perf_counter_ns()]
+
+        def lap() -> None:
+            times.append(time.perf_counter_ns())
+
+        spec = build(request["argv"])
+        lap()
+        container = Container.create(spec)
+        lap()
+        container.start()
+        lap()
+        record = container.drive()
+        lap()
+        RunResult.from_record(record, container.samples())
+        lap()
+        names = ("spec", "create", "start", "drive", "result")
+        parts = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return {
+            "calls": dict(zip(names, parts, strict=True)),
+            "stages": record["stages"],
+            "wall_ns": record["wall_ns"],
+            "ns": times[-1] - times[0],
+        }
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        operation: Callable[[dict[str, Any]], dict[str, Any]]
+        operation = getattr(worker, f"op_{request['op']}")
+        try:
+            answer = operation(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the benchmark tells it
+            hint = getattr(error, "hint", None)
+            answer = {"error": f"{type(error).__name__}: {error}" + (f" ({hint})" if hint else "")}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

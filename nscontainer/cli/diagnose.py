@@ -1,0 +1,66 @@
+"""The sub-commands about the host and ourselves: doctor, gc, version."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+
+from nscontainer import options
+from nscontainer.cli.engine import container_type
+from nscontainer.cli.text import columns, printable
+
+
+def doctor_command(argv: Sequence[str]) -> int:
+    """Try what this host can do; 0 where containers run here, else 1."""
+    from nscontainer import doctor
+
+    parser = options.Parser(
+        prog="nscontainer doctor",
+        description="Try for real what containers need, and say how to mend what is missing. "
+        "Exit code 0 where containers run here, else 1.",
+    )
+    parser.add_argument("--json", action="store_true", help="an array of objects")
+    given = parser.parse_args(argv)
+    findings = doctor.examine()
+    if given.json:
+        print(json.dumps(doctor.to_json(findings), indent=2))
+    else:
+        encoding = sys.stdout.encoding or "ascii"
+        print(doctor.report(findings, width=min(columns(), 120), encoding=encoding))
+    return 1 if any(f.needed and f.status == "missing" for f in findings) else 0
+
+
+def gc_command(argv: Sequence[str]) -> int:
+    """Remove what a crash left; a line for each thing."""
+    parser = options.Parser(
+        prog="nscontainer gc",
+        description="Remove what a crash or a power cut left: processes, cgroups, files, names.",
+    )
+    parser.parse_args(argv)
+    container_type()  # on another system, the doctor's error
+    from nscontainer.engine.garbage import collect
+
+    for line in collect():
+        print(printable(line))
+    return 0
+
+
+def version_command(argv: Sequence[str]) -> int:
+    """Print versions."""
+    from nscontainer import __version__
+
+    parser = options.Parser(prog="nscontainer version", description="Print versions.")
+    parser.add_argument("--json", action="store_true", help="an object")
+    given = parser.parse_args(argv)
+    versions = {
+        "nscontainer": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+    if given.json:
+        print(json.dumps(versions))
+    else:
+        print(f"nscontainer {__version__} (Python {versions['python']}, {versions['system']})")
+    return 0

@@ -1,0 +1,53 @@
+"""The way from the command line to the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nscontainer.errors import HostError, NsContainerError, SetupError
+
+if TYPE_CHECKING:
+    from nscontainer.engine.container import Container
+
+
+def container_type(*, to_make: bool = False) -> type[Container]:
+    """Load the engine; where there can be none, say so in the doctor's words.
+
+    Parameters
+    ----------
+    to_make
+        Whether a container is to be made: what that takes is looked at too.
+
+    Raises
+    ------
+    HostError
+        What this host lacks, and how to get it.
+    """
+    if sys.platform != "linux" or (to_make and os.geteuid() != 0):
+        from nscontainer.doctor import require
+
+        require()
+    if to_make:
+        # The spawner takes as long to start as the rest of the engine to load: start it first.
+        from nscontainer.engine.spawner_client import warm
+
+        warm(cells=False)
+    from nscontainer.engine.container import Container
+
+    return Container
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Where the host refused something, ask the doctor why before giving up."""
+    try:
+        yield
+    except (HostError, SetupError) as error:
+        from nscontainer.doctor import explain
+
+        better: NsContainerError = explain(error)
+        raise better from None

@@ -1,0 +1,303 @@
+"""The pictures: what is on them, on whose Axes, and that a long run draws fast."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nscontainer import curves, plot, spec
+from nscontainer.errors import SpecError
+from nscontainer.measure import RunResult
+from tests.unit import factories
+from tests.unit.factories import MIB
+from tests.unit.test_measure_result import change
+
+
+@pytest.fixture(autouse=True)
+def no_pyplot(monkeypatch):
+    """As in a script that has not imported pyplot, whatever other tests did."""
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+
+
+def texts(axes) -> str:
+    """Every text on the Axes, legends too."""
+    found = []
+    for axis in np.atleast_1d(np.asarray(axes, dtype=object)):
+        legend = axis.get_legend()
+        found += [t.get_text() for t in axis.texts]
+        found += [t.get_text() for t in legend.get_texts()] if legend else []
+        found += [axis.get_title(loc="left"), axis.get_ylabel(), axis.get_xlabel()]
+    return "\n".join(found)
+
+
+def line(axis: Axes, label: str):
+    """The line whose label begins so."""
+    (found,) = (entry for entry in axis.lines if str(entry.get_label()).startswith(label))
+    return found
+
+
+def drawn(axes) -> int:
+    """Draw the picture whole; how many bytes of PNG it is."""
+    buffer = io.BytesIO()
+    np.atleast_1d(np.asarray(axes, dtype=object))[0].figure.savefig(buffer, format="png")
+    return len(buffer.getvalue())
+
+
+def test_overview():
+    """Three Axes above one time axis; the picture says what ran, under which limits, and the end."""
+    axes = factories.run().plot()
+    assert axes.shape == (3,)
+    assert all(isinstance(axis, Axes) for axis in axes)
+    said = texts(axes)
+    assert "cell: import time; t = time.monotonic(); while" in said
+    assert "CPU 20 %, memory 256 MiB · exit 0" in said
+    assert "quota 20 %" in said
+    assert "throttled 50 of 50 periods" in said
+    assert "peak 12.0 MiB" in said
+    assert "limit 256 MiB: off the scale" in said
+    assert axes[2].get_xlabel() == "time since the code was let go (s)"
+    assert axes[0].get_shared_x_axes().joined(axes[0], axes[2])
+    assert drawn(axes) > 10_000
+
+
+def test_cpu_curve_lies_on_the_quota_line():
+    """20 ms samples of a 100 ms period show 20 %, without beats; the samples stand behind."""
+    axis = factories.run().plot("cpu")
+    use, quota = line(axis, "over 100 ms"), line(axis, "quota")
+    assert np.abs(use.get_ydata() - 20).max() < 2
+    assert set(quota.get_ydata()) == {20.0}
+    assert use.get_linestyle() != quota.get_linestyle()  # told apart in black and white
+    assert "each sample (20 ms)" in texts(axis)
+
+
+def test_a_quota_set_while_it_ran_is_a_step():
+    """No line before the update, the quota after it; a mark where it was."""
+    run = factories.run(
+        4,
+        quota=lambda t: None if t < 2 else 0.2,
+        asked=spec.Limits(),
+        limit_changes=[change(2, cpu="20%")],
+    )
+    cpu, throttling, _ = run.plot()
+    quota = line(cpu, "quota")
+    known = ~np.isnan(quota.get_ydata())
+    assert quota.get_xdata()[known] == pytest.approx([2, 4], abs=0.03)
+    assert set(quota.get_ydata()[known]) == {20.0}
+    use = line(cpu, "over 100 ms")
+    assert use.get_ydata()[use.get_xdata() < 1.9] == pytest.approx(100, abs=1)
+    assert use.get_ydata()[use.get_xdata() > 2.1] == pytest.approx(20, abs=2)
+    values, edges, _ = throttling.patches[0].get_data()
+    assert values[edges[1:] < 2.03].max() == 0
+    assert values[edges[:-1] > 1.99] == pytest.approx(80, abs=6)
+    assert "CPU 20 %" in texts(cpu)
+    assert "no limits, then CPU 20 % from 2 s on" in texts(cpu)
+
+
+def test_out_of_memory_is_marked():
+    """The limit is drawn, the kill has its mark and its word."""
+    run = factories.run(
+        1.2,
+        quota=None,
+        asked=spec.limits(memory="256M"),
+        memory=lambda t: min(256, 9 + 210 * t) * MIB,
+        oom_at=1.19,
+        oom_killed=True,
+        exit_code=137,
+        signal=9,
+    )
+    cpu, throttling, memory = run.plot()
+    assert "out of memory" in texts(memory)
+    assert set(line(memory, "limit 256 MiB").get_ydata()) == {256}
+    assert "killed: out of memory at 256 MiB; peak 256.0 MiB after 1.2 s" in texts(cpu)
+    assert "no CPU quota" in texts(throttling)
+
+
+def test_timeout_is_marked():
+    """A line at the end with its reason."""
+    run = factories.run(
+        2,
+        asked=spec.limits(cpu="20%", timeout=2),
+        killed_by="timeout",
+        timed_out="wall",
+        exit_code=137,
+        signal=9,
+    )
+    axis = run.plot("cpu")
+    assert "timeout" in {text.get_text() for text in axis.texts}
+    assert axis.lines[-1].get_xdata() == [2, 2]
+
+
+def test_memory_limit_changed_on_the_way():
+    """Both limits and the step between them."""
+    run = factories.run(
+        2,
+        memory=lambda t: 40 * MIB,
+        asked=spec.limits(memory="128M"),
+        limit_changes=[change(1, memory="64M")],
+    )
+    limit = line(run.plot("memory"), "limit 128 MiB, then 64 MiB")
+    assert limit.get_xdata().tolist() == [0, 1, 1, 2]
+    assert limit.get_ydata().tolist() == [128, 128, 64, 64]
+
+
+def test_the_reading_after_the_end_is_no_memory_of_the_run():
+    """The curve does not fall to nothing at the end."""
+    usage = line(factories.run().plot("memory"), "usage")
+    assert usage.get_ydata()[-1] == pytest.approx(12, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["overview", "cpu", "memory", "throttling"])
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.03, 0.05])
+def test_the_shortest_runs(seconds, kind):
+    """No sample, one, two: a picture all the same, without a warning."""
+    assert drawn(factories.run(seconds).plot(kind))
+
+
+def test_a_host_that_gives_no_figures():
+    """It says so instead of drawing zeros."""
+    nothing = factories.reading(fill=None)
+    rows = factories.sample_bytes([(at, 1, nothing) for at in range(0, 1000, 100)])
+    record = factories.record(baseline=nothing, final=nothing, wall_ns=1000)
+    axes = RunResult.from_record(record, rows).plot()
+    assert texts(axes).count("this host gave no figure") == 3
+    assert drawn(axes)
+
+
+def test_what_ran_is_no_formula_and_no_markup():
+    """Dollar signs, line breaks and control characters in a command are harmless."""
+    run = factories.run(0.1, code="x = '$\\frac{' # $\x1b[31m\n" * 3)
+    axes = run.plot()
+    assert drawn(axes)
+    assert "\x1b" not in texts(axes)
+    assert "$\\frac{" in texts(axes)
+
+
+def test_given_axes():
+    """ax= draws there, and says how many it needs."""
+    run = factories.run(1)
+    figure = Figure()
+    mine = figure.subplots(3)
+    assert (run.plot(ax=mine) == mine).all()
+    assert run.plot("memory", ax=mine[0]) is mine[0]
+    with pytest.raises(SpecError, match="needs 3 Axes, not 1"):
+        run.plot(ax=mine[0])
+    with pytest.raises(SpecError, match="needs one Axes, not 3"):
+        run.plot("cpu", ax=mine)
+    with pytest.raises(SpecError, match="'disk' is not known"):
+        run.plot("disk")
+
+
+def test_two_runs_on_one_axes():
+    """A second run on the same Axes keeps the first's limits of x in sight."""
+    axis = factories.run(4).plot("cpu")
+    factories.run(1).plot("cpu", ax=axis)
+    assert axis.get_xlim()[1] > 4
+
+
+def test_a_script_gets_a_figure_that_pyplot_knows_nothing_of():
+    """No pyplot is imported, and so no window, no backend and no figure that piles up."""
+    axis = factories.run(1).plot("cpu")
+    assert "matplotlib.pyplot" not in sys.modules
+    assert isinstance(axis.figure, Figure)
+
+
+def test_who_uses_pyplot_gets_a_figure_of_pyplot():
+    """plt.show(), and a notebook's inline backend, show it."""
+    code = """
+import matplotlib
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from tests.unit import factories
+axes = factories.run(1).plot()
+assert plt.get_fignums() == [1]
+assert plt.gcf() is axes[0].figure
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_off_the_main_thread_it_is_never_pyplots(monkeypatch):
+    """pyplot is not for threads: a background run's figure is its own."""
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", object())
+    result: list[bool] = []
+    thread = threading.Thread(target=lambda: result.append(plot._shown_inline()))
+    thread.start()
+    thread.join()
+    assert result == [False]
+    assert plot._shown_inline()
+
+
+@pytest.mark.slow
+def test_an_hour_of_samples_draws_fast():
+    """180 000 rows are thinned out before they are drawn; no peak gets lost."""
+    run = factories.run(
+        3600, memory=lambda t: (200 if 1000 < t < 1000.03 else 12) * MIB, asked=spec.Limits()
+    )
+    assert len(run.usage) > 170_000
+    begin = time.process_time()
+    axes = run.plot()
+    drawn(axes)
+    assert time.process_time() - begin < 3
+    assert all(len(entry.get_xdata()) <= 4000 for axis in axes for entry in axis.lines)
+    assert line(axes[2], "usage").get_ydata().max() == 200
+
+
+# --- the numbers behind ---------------------------------------------------------------------
+
+
+def test_unlumped_spreads_a_stop_over_when_it_stood():
+    """A stop of 80 ms that is counted at 100 ms began at 20 ms."""
+    at, counter = np.array([0.0, 0.05, 0.1, 0.15]), np.array([0.0, 0.0, 0.08, 0.08])
+    x, y = curves.unlumped(at, counter)
+    assert np.interp([0.02, 0.06, 0.1, 0.15], x, y) == pytest.approx([0, 0.04, 0.08, 0.08])
+
+
+def test_stretches_never_reach_over_a_break():
+    """What comes after an update does not show before it."""
+    at = np.linspace(0, 4, 401)
+    edges, share = curves.stair_rate(at, np.maximum(0, at - 1.5), 0.5, [0, 1.5])
+    assert 1.5 in edges
+    assert share[edges[1:] <= 1.5].max() == 0
+    assert share[edges[:-1] >= 1.5] == pytest.approx(1)
+
+
+def test_envelope_keeps_the_extremes():
+    """The least and the greatest of each stretch."""
+    values = np.zeros(20_000)
+    values[7_777] = 5
+    edges, low, high = curves.envelope(np.arange(20_001.0), values)
+    assert len(edges) == len(low) + 1 <= curves.MOST_POINTS + 1
+    assert (low.max(), high.max()) == (0, 5)
+
+
+NOTEBOOK = """
+import sys, nbclient, nbformat
+notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in (
+    "from tests.unit import factories; r = factories.run(1)",
+    "axes = r.plot()",
+    "r.plot('cpu');",
+    "r",
+)])
+nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+print([sorted(o.data) for cell in notebook.cells for o in cell.outputs])
+"""
+
+
+@pytest.mark.notebook
+def test_a_notebook_shows_the_picture_and_the_card():
+    """With nothing imported but nscontainer: each plot is shown once, under its cell."""
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    picture = ["image/png", "text/plain"]
+    card = ["text/html", "text/plain"]
+    assert done.stdout.strip() == str([picture, picture, card])
