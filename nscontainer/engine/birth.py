@@ -299,6 +299,8 @@ class Birth:
             message = "the owner went away during the set-up"
             raise EngineError(message)
         answer = self.receive()
+        if answer is not None and "tty" in answer:
+            answer = self.receive()
         if answer is None:
             self.reap(wait=True)
             message = f"the first process died during the set-up (status {self.wait_status})"

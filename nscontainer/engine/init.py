@@ -15,6 +15,8 @@ import os
 import select
 import signal
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -45,6 +47,8 @@ READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 SHM_BYTES: Final = 64 << 20
 CHANNEL_FD: Final = 3
+TIOCSPTLCK: Final = 0x40045431
+TIOCGPTPEER: Final = 0x5441
 OWN: Final = "/run/nscontainer"
 """Where the container keeps what the engine put into it: name files, the runner."""
 RUNNER: Final = f"{OWN}/runner"
@@ -266,6 +270,49 @@ class _Root:
             os.close(tree)
 
 
+def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
+    root = _Root()
+    for path in ("/proc", "/sys", "/dev"):
+        root.attach(trees.pop(path), path)
+    for path in [p for p in trees if p in ("/dev/pts", "/dev/shm", "/dev/mqueue")]:
+        root.attach(trees.pop(path), path)
+    for path, tree in trees.items():
+        root.attach(tree, path, directory=False)
+    for name, target in devices.LINKS.items():
+        os.symlink(target, f"/dev/{name}")
+    _attach_cgroups(plan, root)
+    os.close(root.fd)
+
+
+def _attach_cgroups(plan: InitPlan, root: _Root) -> None:
+    """Show the container its own cgroups, read-only (CVE-2022-0492: never writable)."""
+    if "cgroup" not in plan.new_namespaces:
+        return  # the host's whole tree is not the container's to see
+    attrs = (
+        mount.MOUNT_ATTR_RDONLY
+        | mount.MOUNT_ATTR_NOSUID
+        | mount.MOUNT_ATTR_NODEV
+        | mount.MOUNT_ATTR_NOEXEC
+    )
+    if plan.cgroup_version == "v2":
+        tree = mount.new_filesystem("cgroup2", attrs=attrs, source="cgroup")
+        root.attach(tree, "/sys/fs/cgroup")
+        return
+    top = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64k"}, attrs=attrs & ~1)
+    root.attach(os.dup(top), "/sys/fs/cgroup")
+    for controller in plan.cgroup_controllers:
+        first = controller.partition(",")[0]
+        options = dict.fromkeys(controller.split(","), None)
+        tree = mount.new_filesystem("cgroup", options, attrs=attrs, source="cgroup")
+        os.mkdir(f"/sys/fs/cgroup/{controller}")
+        root.attach(tree, f"/sys/fs/cgroup/{controller}")
+        if first != controller:
+            for name in controller.split(","):
+                os.symlink(controller, f"/sys/fs/cgroup/{name}")
+    mount.mount_setattr(top, set_=attrs)
+    os.close(top)
+
+
 def _attach_files(plan: InitPlan) -> None:
     """Put the container's own name files over the init layer's empty ones: never committed."""
     tree = mount.new_filesystem(
@@ -358,6 +405,8 @@ def _confine(plan: InitPlan) -> None:
     """Give up everything the container is not to have. Nothing after this needs privilege."""
     account = users.resolve(plan.spec.user)
     plan.environment.setdefault("HOME", account.home)
+    if plan.spec.tty:
+        plan.stdio = _terminal(plan.sync)
     _standard_streams(plan)  # before the next line: no fd of the host is left to get out by
     _enter(plan.spec.workdir or "/")
     become(account, plan.capabilities)
@@ -389,6 +438,20 @@ def become(account: users.Account, capabilities: frozenset[int]) -> None:
     caps.apply(capabilities if account.uid == 0 else frozenset(), capabilities)
     prctl.set_pdeathsig(signal.SIGKILL)
     prctl.set_no_new_privs()
+
+
+def _terminal(sync: socket.socket) -> tuple[int, int, int]:
+    """Make the container's own terminal; its master goes to the owner, by fd (pty(7)).
+
+    The container never holds a terminal of the host's, so it can't push keys into it (TIOCSTI).
+    """
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    socket.send_fds(sync, [json.dumps({"tty": True}).encode()], [master])
+    os.close(master)
+    return slave, slave, slave
 
 
 def _standard_streams(plan: InitPlan) -> None:

@@ -75,6 +75,7 @@ class Spawner:
             runner.preload()
         else:
             self.seccomp_program(ContainerSpec())
+        caps.last_cap()  # found once, here, for every container
 
     def serve(self) -> None:
         """Answer requests until the owner closes its end or ends."""

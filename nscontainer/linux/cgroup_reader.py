@@ -6,7 +6,6 @@ text hasn't changed since the last row isn't read again, numbers go straight int
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -80,10 +79,10 @@ def _given_out(row: Row) -> Row:
     if row[QUOTA] >= 0 and row[PERIOD] > 0:
         row[_CPU_QUOTA] = row[QUOTA] * 1_000_000 // row[PERIOD]  # the column's scale is 1e-6
     usage, inactive = row[_USAGE], row[INACTIVE_FILE]
-    if usage != NA and inactive != NA:
+    if NA not in (usage, inactive):
         # The two are not read in one instant: the difference could come out below nothing.
         row[_WORKING_SET] = max(0, usage - inactive)
-    if row[MEMSW_FAILCNT] != NA and row[_FAILCNT] != NA:
+    if NA not in (row[MEMSW_FAILCNT], row[_FAILCNT]):
         row[_FAILCNT] += row[MEMSW_FAILCNT]
     if row[MEMORY_LIMIT] == row[MEMSW_LIMIT] and 0 <= row[MEMORY_LIMIT] < 1 << 62:
         row[_FAILCNT] = NA  # see cgroup_figures.v1
@@ -116,11 +115,11 @@ class FileReader:
             if fd is not None:
                 self._texts.append((fd, size, take))
         self._events = None if events is None else _open(events)
+        self._row = _BLANK.copy()
+        self._last: list[bytes | None] = []
+        self._drop(self._read_each())
         if self._events is not None:
             os.pread(self._events, _WORD, 0)  # poll(2) tells changes since the last read
-        self._row = _BLANK.copy()
-        self._last: list[bytes | None] = [None] * len(self._texts)
-        self._drop(self._read_each())
 
     def read(self) -> Row:
         """Read the figures now, in the order of :data:`nscontainer.schema.COLUMNS`."""
@@ -128,15 +127,13 @@ class FileReader:
         try:
             for fd, place in self._numbers:
                 row[place] = int(pread(fd, _WORD, 0))
-            at = 0
-            for fd, size, take in self._texts:
+            for at, (fd, size, take) in enumerate(self._texts):
                 data = pread(fd, size, 0)
                 if data != last[at]:
                     if len(data) == size:
                         raise ValueError  # there is more
                     take(data, row)
                     last[at] = data
-                at += 1
         except (OSError, ValueError):
             self._read_each()
         return _given_out(self._row.copy())
@@ -180,7 +177,7 @@ class FileReader:
 
     def close(self) -> None:
         """Close the files."""
-        self._drop([entry[0] for entry in (*self._numbers, *self._texts)])
+        self._drop([*(entry[0] for entry in self._numbers), *(entry[0] for entry in self._texts)])
         if self._events is not None:
             os.close(self._events)
             self._events = None
