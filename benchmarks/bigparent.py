@@ -17,7 +17,9 @@ def run(bench: Bench) -> Report:
     report = Report("bigparent", TITLE)
     available = _available_bytes()
     if available < 2 * BIG_BYTES:
-        report.missing = f"it needs {2 * BIG_BYTES / 1e9:.0f} GB, and {available / 1e9:.1f} are free"
+        report.missing = (
+            f"it needs {2 * BIG_BYTES / 1e9:.0f} GB, and {available / 1e9:.1f} are free"
+        )
         return report
     with (
         bench.ours(holding_bytes=SMALL_BYTES) as small,

@@ -86,7 +86,9 @@ def text(reports: Sequence[Report]) -> str:
     lines = [_cells(row) for report in reports for row in report.rows]
     parts = []
     if lines:
-        parts.append(table(["what", "ours", "peer", "value", "spread", "at most", "reached"], lines))
+        parts.append(
+            table(["what", "ours", "peer", "value", "spread", "at most", "reached"], lines)
+        )
         if any(not row.clear for report in reports for row in report.rows):
             parts.append("~ the spread reaches over the target")
     for report in reports:
@@ -120,7 +122,9 @@ def _number(value: float, unit: str) -> str:
     return f"{value:.3g}"
 
 
-def write_json(file: Path, reports: Sequence[Report], *, quick: bool, peers: Mapping[str, str]) -> None:
+def write_json(
+    file: Path, reports: Sequence[Report], *, quick: bool, peers: Mapping[str, str]
+) -> None:
     """Write everything, each single measurement too."""
     plain = {
         "unix": time.time(),

@@ -67,7 +67,11 @@ def run(bench: Bench) -> Report:
         }
         rounds = stats.interleave(timed, bench.rounds(40), label="start")
     report.raw["ns"] = dict(rounds.values)
-    targets = [("ours", "crun", 1.0), ("ours, limits", "crun, limits", 1.0), ("ours", "docker", 0.04)]
+    targets = [
+        ("ours", "crun", 1.0),
+        ("ours, limits", "crun, limits", 1.0),
+        ("ours", "docker", 0.04),
+    ]
     for mine, peer, target in targets:
         if peer in rounds.values:
             report.rows.append(compare(rounds, mine, peer, "run /bin/true", target))

@@ -118,15 +118,16 @@ class Monitor:
     def run(self) -> None:
         """Serve until the container has ended, then remove it."""
         fds = (self.birth.samples_fd, *((self.birth.tty,) if self.birth.tty is not None else ()))
-        if not self.request.start:
-            self._save_state()
-        self._push({"event": "created", "stages": self.birth.stage.times}, fds)
-        if self.request.start:
-            try:
+        try:
+            if self.request.start:
                 self._op_start({})
-            except NsContainerError as error:
-                self._push(failure(error))
-                self._kill(None)
+            else:
+                self._save_state()
+        except NsContainerError as error:
+            self._push(failure(error))
+            self._kill(None)
+        else:
+            self._push({"event": "created", "stages": self.birth.stage.times}, fds)
         while not self._ended():
             ready = select.select(self._watched(), [], [], self._timeout_s())[0]
             for source in ready:

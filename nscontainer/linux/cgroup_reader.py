@@ -76,15 +76,16 @@ def keys(places: Mapping[bytes, str | int], factors: Mapping[str, int] | None = 
 
 def _given_out(row: Row) -> Row:
     """Compute the columns that come of several files, and cut the row to its columns."""
-    if row[QUOTA] >= 0 and row[PERIOD] > 0:
-        row[_CPU_QUOTA] = row[QUOTA] * 1_000_000 // row[PERIOD]  # the column's scale is 1e-6
-    usage, inactive = row[_USAGE], row[INACTIVE_FILE]
-    if NA not in (usage, inactive):
+    # NA is negative, and no figure is: ">= 0" is "known".
+    quota, period, inactive, limit, memsw_limit, memsw_failcnt = row[COLUMNS:]
+    if quota >= 0 and period > 0:
+        row[_CPU_QUOTA] = quota * 1_000_000 // period  # the column's scale is 1e-6
+    if inactive >= 0 and row[_USAGE] >= 0:
         # The two are not read in one instant: the difference could come out below nothing.
-        row[_WORKING_SET] = max(0, usage - inactive)
-    if NA not in (row[MEMSW_FAILCNT], row[_FAILCNT]):
-        row[_FAILCNT] += row[MEMSW_FAILCNT]
-    if row[MEMORY_LIMIT] == row[MEMSW_LIMIT] and 0 <= row[MEMORY_LIMIT] < 1 << 62:
+        row[_WORKING_SET] = max(0, row[_USAGE] - inactive)
+    if memsw_failcnt >= 0 and row[_FAILCNT] >= 0:
+        row[_FAILCNT] += memsw_failcnt
+    if limit == memsw_limit and 0 <= limit < 1 << 62:
         row[_FAILCNT] = NA  # see cgroup_figures.v1
     del row[COLUMNS:]
     return row

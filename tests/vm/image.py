@@ -267,7 +267,11 @@ def build_once(cache: Path, image: Image) -> None:
         raise VmError(
             f"no image in {cache} for this checkout, and only root can build one; as root: tests/vm/run --build"
         )
-    held = lock(cache / "lock", fcntl.LOCK_EX, create=True)
+    try:
+        held = lock(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)
+    except BlockingIOError:
+        say("waiting for another run to build the VM's image")
+        held = lock(cache / "lock", fcntl.LOCK_EX, create=True)
     try:
         if not image.directory.exists():
             build_now(cache, image)
