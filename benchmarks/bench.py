@@ -6,6 +6,7 @@ import contextlib
 import functools
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from benchmarks import peers, sandbox
 from benchmarks.bundle import Bundle
@@ -21,7 +22,7 @@ class Bench:
         self.quick = quick
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 from benchmarks import roots, sandbox
 from benchmarks.peers import PATH, PeerError, need
@@ -62,7 +63,7 @@ class Docker:
             self.close()
             raise
 
-    def __enter__(self) -> Docker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

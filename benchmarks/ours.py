@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +33,7 @@ class Ours:
         if holding_bytes:
             self.rss_bytes = int(self.ask(op="hold", bytes=holding_bytes)["rss_bytes"])
 
-    def __enter__(self) -> Ours:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -82,16 +82,12 @@ def measure(
     import nscontainer
 
     name, processes, limits = case
+    options: dict[str, Any] = {option: asked_s, **limits, **bench.workload.options}
     begin = time.monotonic()
-    result = nscontainer.run(
-        bench.workload.processes(processes, LONG_S),
-        **{option: asked_s},
-        **limits,
-        **bench.workload.options,
-    )
+    result = nscontainer.run(bench.workload.processes(processes, LONG_S), detach=False, **options)
     returned_s = time.monotonic() - begin
     wall = option == "timeout"
-    had_s = result.wall_s if wall else float(result.totals["cpuacct.usage"]) / 1e9
+    had_s = result.wall_s if wall else float(result.totals["cpuacct.usage"] or 0) / 1e9
     if result.timed_out != ("wall" if wall else "cpu"):
         message = f"{name}: {option} {asked_s} s: it ended otherwise: {result.describe_exit()}"
         raise RuntimeError(message)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 import statistics
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -123,15 +122,15 @@ def measure(bench: Bench, case: Case) -> Had:
     usage = result.usage
     times = [round(float(second) * 1e9) for second in usage.index]
     had = share_over_windows(times, [int(value) for value in usage["cpuacct.usage"]])
-    totals = result.totals
-    whole = 100 * float(totals["cpuacct.usage"]) / 1e9 / result.wall_s
-    periods = float(totals["cpu.nr_periods"])
+    totals = {name: float(value or 0) for name, value in result.totals.items()}
+    whole = 100 * totals["cpuacct.usage"] / 1e9 / result.wall_s
+    periods = totals["cpu.nr_periods"]
     return Had(
         percent=had,
         deviation=100 * (had / case.percent - 1),
         whole_run_deviation=100 * (whole / case.percent - 1),
-        throttled=float(totals["cpu.nr_throttled"]) / periods if periods else 0.0,
-        steal=result.steal_s / result.wall_s,
+        throttled=totals["cpu.nr_throttled"] / periods if periods else 0.0,
+        steal=totals["steal_s"] / result.wall_s,
     )
 
 

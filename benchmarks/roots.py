@@ -27,7 +27,7 @@ def libraries(*programs: str) -> Iterator[str]:
 
 
 def true_files() -> list[str]:
-    """What /bin/true needs."""
+    """Give all that /bin/true needs."""
     return [TRUE, *libraries(TRUE)]
 
 

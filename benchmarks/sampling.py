@@ -29,7 +29,7 @@ def run(bench: Bench) -> Report:
         report.rows.append(
             Row(
                 what=f"monitor of {what}",
-                ours=f"{10 * share / (1 / SAMPLE_S) * 1000:.0f} µs a sample",
+                ours=f"{share / 100 * SAMPLE_S * 1e6:.0f} µs a sample",
                 peer="",
                 value=share,
                 unit="% CPU",
@@ -84,7 +84,7 @@ def workload_time(bench: Bench, report: Report) -> Row:
         result = nscontainer.run(
             bench.workload.steps(STEPS), sample=sample_s, **bench.workload.options
         )
-        return float(result.totals["cpuacct.usage"])
+        return float(result.totals["cpuacct.usage"] or 0)
 
     rounds = stats.interleave(
         {

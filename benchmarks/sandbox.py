@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.peers import PeerError, need
 
@@ -68,7 +68,7 @@ class Timer:
         if (unified / "cgroup.controllers").exists():
             self._ask({"op": "unmount", "path": str(unified)})
 
-    def __enter__(self) -> Timer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

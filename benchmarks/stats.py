@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 RESAMPLES = 4000
 SEED = 20_26
@@ -111,7 +112,7 @@ class Progress:
         self._shown = sys.stderr.isatty()
         self._begin = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._show()
         return self
 

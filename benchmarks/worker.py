@@ -6,6 +6,7 @@ line. What the library or IPython print goes nowhere.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -46,7 +47,7 @@ class Worker:
         return {"ns": spent}
 
     def op_cell(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A cell with the magic, from the magic's call to its return."""
+        """Run a cell with the magic, from the magic's call to its return."""
         if self.shell is None:
             from IPython.core.interactiveshell import InteractiveShell
 
@@ -57,7 +58,7 @@ class Worker:
         return {"ns": time.perf_counter_ns() - begin}
 
     def op_stages(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A run in its parts: the set-up's own stages, and what the caller waited for in all."""
+        """Take a run apart: the set-up's own stages, and the calls that the user waits in."""
         from nscontainer.engine.container import Container
         from nscontainer.measure.result import RunResult
         from nscontainer.spec import build
@@ -78,7 +79,7 @@ class Worker:
         RunResult.from_record(record, container.samples())
         lap()
         names = ("spec", "create", "start", "drive", "result")
-        parts = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        parts = [later - earlier for earlier, later in itertools.pairwise(times)]
         return {
             "calls": dict(zip(names, parts, strict=True)),
             "stages": record["stages"],

@@ -44,7 +44,7 @@ class SpecError(NsContainerError, ValueError):
 
 
 class HostError(NsContainerError):
-    """This host lacks something that was asked for (a facility, a privilege, a controller)."""
+    """The host lacks something that was asked for: a facility, a privilege, a controller."""
 
 
 class NotFoundError(NsContainerError, LookupError):

@@ -35,83 +35,165 @@ def _counter(
     return Column(name, unit, "counter", meaning, v1, v2)
 
 
-def _gauge(
-    name: str, unit: Literal["bytes", "count"], meaning: str, v1: str, v2: str
-) -> Column:
+def _gauge(name: str, unit: Literal["bytes", "count"], meaning: str, v1: str, v2: str) -> Column:
     return Column(name, unit, "gauge", meaning, v1, v2)
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
     _counter("cpuacct.usage", "ns", "CPU time used", "cpuacct.usage", "cpu.stat usage_usec"),
     _counter(
-        "cpuacct.usage_user", "ns", "CPU time in user mode", "cpuacct.usage_user",
+        "cpuacct.usage_user",
+        "ns",
+        "CPU time in user mode",
+        "cpuacct.usage_user",
         "cpu.stat user_usec",
     ),
     _counter(
-        "cpuacct.usage_sys", "ns", "CPU time in kernel mode", "cpuacct.usage_sys",
+        "cpuacct.usage_sys",
+        "ns",
+        "CPU time in kernel mode",
+        "cpuacct.usage_sys",
         "cpu.stat system_usec",
     ),
     _counter(
-        "cpu.nr_periods", "count", "quota periods in which it could run",
-        "cpu.stat nr_periods", "cpu.stat nr_periods",
+        "cpu.nr_periods",
+        "count",
+        "quota periods in which it could run",
+        "cpu.stat nr_periods",
+        "cpu.stat nr_periods",
     ),
     _counter(
-        "cpu.nr_throttled", "count", "quota periods in which it was throttled",
-        "cpu.stat nr_throttled", "cpu.stat nr_throttled",
+        "cpu.nr_throttled",
+        "count",
+        "quota periods in which it was throttled",
+        "cpu.stat nr_throttled",
+        "cpu.stat nr_throttled",
     ),
     _counter(
-        "cpu.throttled_time", "ns", "time its CPUs stood still for the quota",
-        "cpu.stat throttled_time", "cpu.stat throttled_usec",
+        "cpu.throttled_time",
+        "ns",
+        "time its CPUs stood still for the quota",
+        "cpu.stat throttled_time",
+        "cpu.stat throttled_usec",
     ),
     Column(
-        "cpu.quota", "CPUs", "gauge", "the CPU quota in force, NA where unlimited",
-        "cpu.cfs_quota_us / cpu.cfs_period_us", "cpu.max", 1e-6,
+        "cpu.quota",
+        "CPUs",
+        "gauge",
+        "the CPU quota in force, NA where unlimited",
+        "cpu.cfs_quota_us / cpu.cfs_period_us",
+        "cpu.max",
+        1e-6,
     ),
     _gauge(
-        "memory.usage", "bytes", "memory charged, page cache included",
-        "memory.usage_in_bytes", "memory.current",
+        "memory.usage",
+        "bytes",
+        "memory charged, page cache included",
+        "memory.usage_in_bytes",
+        "memory.current",
     ),
     Column(
-        "memory.peak", "bytes", "peak", "highest memory.usage",
-        "memory.max_usage_in_bytes", "memory.peak",
+        "memory.peak",
+        "bytes",
+        "peak",
+        "highest memory.usage",
+        "memory.max_usage_in_bytes",
+        "memory.peak",
     ),
-    _gauge("memory.anon", "bytes", "anonymous memory", "memory.stat total_rss",
-           "memory.stat anon"),
+    _gauge("memory.anon", "bytes", "anonymous memory", "memory.stat total_rss", "memory.stat anon"),
     _gauge("memory.file", "bytes", "page cache", "memory.stat total_cache", "memory.stat file"),
-    _gauge("memory.shmem", "bytes", "shared memory and tmpfs", "memory.stat total_shmem",
-           "memory.stat shmem"),
     _gauge(
-        "memory.working_set", "bytes", "memory.usage less the inactive page cache",
-        "memory.usage_in_bytes - total_inactive_file", "memory.current - inactive_file",
+        "memory.shmem",
+        "bytes",
+        "shared memory and tmpfs",
+        "memory.stat total_shmem",
+        "memory.stat shmem",
     ),
-    _counter("memory.oom_kill", "count", "processes killed for want of memory",
-             "memory.oom_control oom_kill", "memory.events oom_kill"),
-    _counter("memory.failcnt", "count", "times the memory limit was hit", "memory.failcnt",
-             "memory.events max"),
-    _gauge("pids.current", "count", "tasks (processes and threads)", "pids.current",
-           "pids.current"),
-    Column("pids.peak", "count", "peak", "highest pids.current (from the samples on "
-           "Linux < 6.1)", "-", "pids.peak"),
-    _counter("blkio.read_bytes", "bytes", "bytes read from block devices",
-             "blkio.throttle.io_service_bytes Read", "io.stat rbytes"),
-    _counter("blkio.write_bytes", "bytes", "bytes written to block devices",
-             "blkio.throttle.io_service_bytes Write", "io.stat wbytes"),
-    _counter("blkio.reads", "count", "read operations", "blkio.throttle.io_serviced Read",
-             "io.stat rios"),
-    _counter("blkio.writes", "count", "write operations", "blkio.throttle.io_serviced Write",
-             "io.stat wios"),
+    _gauge(
+        "memory.working_set",
+        "bytes",
+        "memory.usage less the inactive page cache",
+        "memory.usage_in_bytes - total_inactive_file",
+        "memory.current - inactive_file",
+    ),
+    _counter(
+        "memory.oom_kill",
+        "count",
+        "processes killed for want of memory",
+        "memory.oom_control oom_kill",
+        "memory.events oom_kill",
+    ),
+    _counter(
+        "memory.failcnt",
+        "count",
+        "times the memory limit was hit",
+        "memory.failcnt",
+        "memory.events max",
+    ),
+    _gauge(
+        "pids.current", "count", "tasks (processes and threads)", "pids.current", "pids.current"
+    ),
+    Column(
+        "pids.peak",
+        "count",
+        "peak",
+        "highest pids.current (from the samples on Linux < 6.1)",
+        "-",
+        "pids.peak",
+    ),
+    _counter(
+        "blkio.read_bytes",
+        "bytes",
+        "bytes read from block devices",
+        "blkio.throttle.io_service_bytes Read",
+        "io.stat rbytes",
+    ),
+    _counter(
+        "blkio.write_bytes",
+        "bytes",
+        "bytes written to block devices",
+        "blkio.throttle.io_service_bytes Write",
+        "io.stat wbytes",
+    ),
+    _counter(
+        "blkio.reads", "count", "read operations", "blkio.throttle.io_serviced Read", "io.stat rios"
+    ),
+    _counter(
+        "blkio.writes",
+        "count",
+        "write operations",
+        "blkio.throttle.io_serviced Write",
+        "io.stat wios",
+    ),
     _counter("net.rx_bytes", "bytes", "bytes received", "/proc/PID/net/dev", "the same"),
     _counter("net.tx_bytes", "bytes", "bytes sent", "/proc/PID/net/dev", "the same"),
-    _counter("net.rx_dropped", "count", "packets dropped on receipt", "/proc/PID/net/dev",
-             "the same"),
-    _counter("net.tx_dropped", "count", "packets dropped on sending", "/proc/PID/net/dev",
-             "the same"),
-    _counter("psi.cpu", "µs", "time some task waited for a CPU",
-             "a parallel cgroup2's cpu.pressure", "cpu.pressure some total"),
-    _counter("psi.memory", "µs", "time some task waited for memory",
-             "a parallel cgroup2's memory.pressure", "memory.pressure some total"),
-    _counter("psi.io", "µs", "time some task waited for I/O",
-             "a parallel cgroup2's io.pressure", "io.pressure some total"),
+    _counter(
+        "net.rx_dropped", "count", "packets dropped on receipt", "/proc/PID/net/dev", "the same"
+    ),
+    _counter(
+        "net.tx_dropped", "count", "packets dropped on sending", "/proc/PID/net/dev", "the same"
+    ),
+    _counter(
+        "psi.cpu",
+        "µs",
+        "time some task waited for a CPU",
+        "a parallel cgroup2's cpu.pressure",
+        "cpu.pressure some total",
+    ),
+    _counter(
+        "psi.memory",
+        "µs",
+        "time some task waited for memory",
+        "a parallel cgroup2's memory.pressure",
+        "memory.pressure some total",
+    ),
+    _counter(
+        "psi.io",
+        "µs",
+        "time some task waited for I/O",
+        "a parallel cgroup2's io.pressure",
+        "io.pressure some total",
+    ),
 )
 
 NAMES: Final[tuple[str, ...]] = tuple(column.name for column in COLUMNS)

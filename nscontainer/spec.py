@@ -166,9 +166,7 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def _cpu_quota(
-    cpu: Any, quota: Any, period: Any
-) -> tuple[int | None, int | None]:
+def _cpu_quota(cpu: Any, quota: Any, period: Any) -> tuple[int | None, int | None]:
     """Give (quota, period) in µs from ``--cpu``, ``--cpu-quota`` and ``--cpu-period``."""
     period_us = None
     if period is not None:
@@ -290,16 +288,16 @@ def limits(
             raise SpecError(message, hint="it counts memory and swap together, as Docker's")
     pids = None
     if pids_limit is not None:
-        pids = -1 if str(pids_limit) in ("-1", "0", "max") else _integer(
-            "pids-limit", pids_limit, 1, 1 << 22
+        pids = (
+            -1
+            if str(pids_limit) in ("-1", "0", "max")
+            else _integer("pids-limit", pids_limit, 1, 1 << 22)
         )
     return Limits(
         cpu_quota_us=quota_us,
         cpu_period_us=period_us,
         cpu_burst_us=burst_us,
-        cpu_shares=None
-        if cpu_shares is None
-        else _integer("cpu-shares", cpu_shares, 2, 262_144),
+        cpu_shares=None if cpu_shares is None else _integer("cpu-shares", cpu_shares, 2, 262_144),
         cpuset_cpus=_cpuset("cpuset-cpus", cpuset_cpus),
         cpuset_mems=_cpuset("cpuset-mems", cpuset_mems),
         memory_bytes=memory_bytes,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from nscontainer.errors import CommandError, NotFoundError, NsContainerError, SpecError
+from nscontainer.errors import CommandError, EngineError, NotFoundError, NsContainerError, SpecError
 
 ENGINE_ERROR: Final = 125
 """Docker's exit code where the command itself never ran: an error of usage, or of the engine."""
@@ -54,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: the command's own for ``run`` and ``exec``, 128+n by signal n, 126 not
         executable, 127 not found; 125 for an error of usage or (``run``) of the engine, else 1.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     name = _ALIASES.get(arguments[0], arguments[0])
     try:
         code = _dispatch(name, arguments[1:])
@@ -67,14 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 128 + 13
+    except OSError as error:  # another user's state directory, a full disk
+        place = f": {error.filename}" if error.filename else ""
+        return fail(EngineError(f"{error.strerror or error}{place}"), name)
     except KeyboardInterrupt:
         return 128 + 2
-    except SystemExit as leave:  # argparse, after printing the help
-        return leave.code if isinstance(leave.code, int) else 0
     return code
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
+    if name in ("-h", "--help", "help"):
+        print(overview())
+        return 0
     if name not in COMMANDS:
         import difflib
 
@@ -86,7 +87,10 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     from importlib import import_module
 
     module = import_module(f"nscontainer.cli.{COMMANDS[name][0]}")
-    return int(getattr(module, f"{name}_command")(arguments))
+    try:
+        return int(getattr(module, f"{name}_command")(arguments))
+    except SystemExit as leave:  # argparse, after printing the help
+        return leave.code if isinstance(leave.code, int) else 0
 
 
 def fail(error: NsContainerError, name: str) -> int:

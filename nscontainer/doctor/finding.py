@@ -82,7 +82,10 @@ def verdict(findings: Sequence[Finding]) -> str:
     if lacking:
         return f"no container can run here: {', '.join(lacking)} missing"
     weak = sum(f.status != "works" for f in findings)
-    return "containers run here" + (f"; {weak} things are limited or missing" if weak else "")
+    if not weak:
+        return "containers run here"
+    things = "1 thing is" if weak == 1 else f"{weak} things are"
+    return f"containers run here; {things} limited or missing"
 
 
 def _can_encode(text: str, encoding: str) -> bool:

@@ -144,9 +144,7 @@ class Birth:
             self.cleanup.callback(state.remove, self.directory)
             self._lock_fd = state.own(self.directory)
         state.claim_name(top, self.request.name, self.request.id)
-        self.cleanup.callback(
-            lambda: state.release_name(top, self.request.name, self.request.id)
-        )
+        self.cleanup.callback(lambda: state.release_name(top, self.request.name, self.request.id))
         if self.request.detach:
             self._log_to_file()
         self.state = {
@@ -249,9 +247,7 @@ class Birth:
     ) -> InitPlan:
         spec, request = self.spec, self.request
         capabilities = caps.numbers(caps.parse_caps(spec.cap_add, spec.cap_drop))
-        hostname = spec.hostname or (
-            request.id if "uts" in new else os.uname().nodename
-        )
+        hostname = spec.hostname or (request.id if "uts" in new else os.uname().nodename)
         environment = {**request.environment, "HOSTNAME": hostname}
         if spec.tty:
             environment["TERM"] = "xterm"

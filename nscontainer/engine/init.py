@@ -474,7 +474,7 @@ def _become_user_code(plan: InitPlan) -> int:
         plan.sync.close()
         prctl.set_name("python3")
         # The cell's own processes may look at one another, as any user's may.
-        prctl.set_dumpable(True)  # noqa: FBT003
+        prctl.set_dumpable(True)
         assert plan.channel is not None
         return plan.run_cell(socket.socket(fileno=plan.channel))
     argv = list(plan.spec.command or ())

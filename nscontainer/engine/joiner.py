@@ -107,7 +107,7 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
     try:
         # CVE-2016-9962, CVE-2019-5736: nothing in the container may look into this process or open
         # its /proc/self/exe while it still has the host's program and fds.
-        prctl.set_dumpable(False)  # noqa: FBT003
+        prctl.set_dumpable(False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)

@@ -108,8 +108,9 @@ class Monitor:
         self.asked = self.spec.limits
         self.steal_at_release = 0
         self.read_back: dict[str, Any] | None = None
+        self.parents_quota: float | None = None
         self.wake_r, wake_w = os.pipe()
-        os.set_blocking(wake_w, False)  # noqa: FBT003
+        os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
 
@@ -255,6 +256,7 @@ class Monitor:
     def _release(self) -> None:
         """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
         limits = self.asked
+        self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
@@ -440,6 +442,7 @@ class Monitor:
             "stages": self.birth.stage.times,
             "setup_ns": sum(ns for _, ns in self.birth.stage.times),
             "missed_samples": self.log.missed,
+            "parents_quota": self.parents_quota,
             "sample_s": self.spec.sample_s,
         }
 
@@ -460,4 +463,3 @@ class Monitor:
 def fields_of(value: Any) -> list[str]:
     """Names of a frozen record's fields."""
     return list(value.__dataclass_fields__)
-

@@ -78,7 +78,7 @@ def interrupts() -> Iterator[int | None]:
         yield None
         return
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)  # noqa: FBT003
+    os.set_blocking(writer, False)
 
     def note(_number: int, _frame: object) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -95,8 +95,7 @@ class SampleLog:
         self.last_ns = begin
         self.last_took_ns = time.monotonic_ns() - begin
         pids = self.last[_PIDS]
-        if pids > self.most_pids:
-            self.most_pids = pids
+        self.most_pids = max(self.most_pids, pids)
 
     def _write(self, elapsed_ns: int) -> None:
         os.write(self._fd, _ROW.pack(elapsed_ns, self.last_took_ns, *self.last))

@@ -165,9 +165,7 @@ class Spawner:
         lowers = self.images.lowers((repr(plan),), plan, mapped=mapped)
         return spec, mapped, lowers, self.seccomp_program(spec)
 
-    def _request(
-        self, message: wire.Message, fds: list[int], control: socket.socket
-    ) -> Request:
+    def _request(self, message: wire.Message, fds: list[int], control: socket.socket) -> Request:
         spec, mapped, lowers, program = self._shared_parts(message)
         zygote = self.cells and spec.command is None and not spec.cold and mapped
         run_cell = None
@@ -257,7 +255,7 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are collected by Linux itself
     prctl.set_name("nsc-spawner")
     sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)  # noqa: FBT003
+    sock.set_inheritable(False)
     inbox = wire.Inbox(sock)
     received = inbox.get()
     if received is None:
@@ -281,5 +279,3 @@ def main(fd: int) -> None:
         spawner.serve()
     finally:
         spawner.end()
-
-

@@ -51,9 +51,7 @@ class Inbox:
         flags = 0 if wait else socket.MSG_DONTWAIT
         space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(
-                65536, space, flags | socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = self.sock.recvmsg(65536, space, flags | socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except (ConnectionResetError, BrokenPipeError):

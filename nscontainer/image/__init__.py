@@ -1,0 +1,1 @@
+"""Images: what a container's root filesystem is made from."""

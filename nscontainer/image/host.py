@@ -17,13 +17,14 @@ from typing import Final
 
 from nscontainer.linux.procfs import MountPoint, mountinfo
 
-HIDDEN: Final = (
+HIDDEN: Final = (  # names in a container: no temporary file is made of them
     "/boot", "/dev", "/home", "/lost+found", "/media", "/mnt", "/proc", "/root", "/run", "/snap",
-    "/srv", "/sys", "/tmp", "/var/backups", "/var/crash", "/var/lib/AccountsService",
+    "/srv", "/sys", "/tmp", "/var/backups", "/var/crash", "/var/lib/AccountsService",  # noqa: S108
     "/var/lib/NetworkManager", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker",
     "/var/lib/kubelet", "/var/lib/libvirt", "/var/lib/lxc", "/var/lib/lxd", "/var/lib/machines",
     "/var/lib/mysql", "/var/lib/nscontainer", "/var/lib/postgresql", "/var/lib/private",
-    "/var/lib/redis", "/var/lib/systemd", "/var/log", "/var/mail", "/var/spool", "/var/tmp",
+    "/var/lib/redis", "/var/lib/systemd", "/var/log", "/var/mail", "/var/spool",
+    "/var/tmp",  # noqa: S108
 )  # fmt: skip
 """Directories that a container sees empty: other people's, other services', and its own to have."""
 

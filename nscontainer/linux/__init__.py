@@ -1,0 +1,1 @@
+"""One file per kernel facility: wrappers named as the man pages are, without policy."""

@@ -54,9 +54,7 @@ def status(pid: int) -> dict[str, str]:
     """Read /proc/PID/status as a mapping; empty where the process is gone."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            return dict(
-                (key, value.strip()) for key, _, value in (line.partition(":") for line in file)
-            )
+            return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
     except (FileNotFoundError, ProcessLookupError):
         return {}
 

@@ -41,15 +41,19 @@ class KernelError(OSError):
         return f"{self.op}: {super().__str__()}"
 
 
-class _NotFound(KernelError, FileNotFoundError):
+class _NotFoundError(KernelError, FileNotFoundError):
     """ENOENT, so that ``except FileNotFoundError`` takes it as from any function of os."""
 
 
-class _NotPermitted(KernelError, PermissionError):
+class _NotPermittedError(KernelError, PermissionError):
     """EPERM or EACCES."""
 
 
-_KINDS: Final = {errno.ENOENT: _NotFound, errno.EPERM: _NotPermitted, errno.EACCES: _NotPermitted}
+_KINDS: Final = {
+    errno.ENOENT: _NotFoundError,
+    errno.EPERM: _NotPermittedError,
+    errno.EACCES: _NotPermittedError,
+}
 
 
 def kernel_error(code: int, op: str, path: str | None = None, detail: str = "") -> KernelError:

@@ -1,0 +1,119 @@
+"""The doctor's trials for real: what they find here, and that they leave nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nscontainer import doctor
+from nscontainer.doctor import kernel, trial
+from nscontainer.linux import clone
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.root
+@pytest.mark.userns
+def test_everything_needed_works_for_root() -> None:
+    """On a machine where the other tests run, the doctor finds what they need."""
+    findings = {f.name: f for f in doctor.examine(python=False)}
+    assert [f.name for f in findings.values() if f.needed and f.status == "missing"] == []
+    for name in ("user namespace", "namespace mnt", "overlay", "idmapped layers", "cgroup", "seccomp",
+                 "CPU quota", "memory limit", "pids limit", "sampling"):  # fmt: skip
+        assert findings[name].status == "works", findings[name]
+    assert not any("the trial itself failed" in f.detail for f in findings.values())
+
+
+def test_it_leaves_nothing_beside_the_state_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state directory isn't even made, and the trials' directory beside it is gone."""
+    monkeypatch.setenv("NSCONTAINER_STATE_DIR", str(tmp_path / "deep" / "state"))
+    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    findings = doctor.examine(python=False)
+    assert findings
+    assert list(tmp_path.iterdir()) == []
+    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+
+
+def test_it_is_quick() -> None:
+    """Under two seconds, so that an error can ask it."""
+    begin = time.monotonic()
+    doctor.examine()
+    assert time.monotonic() - begin < 2
+
+
+def test_a_trial_brings_the_error_home() -> None:
+    """The operation and the kernel's answer, from two processes away."""
+
+    def fail() -> None:
+        os.open("/nonexistent", os.O_RDONLY)
+
+    with pytest.raises(trial.TrialError, match="No such file or directory") as caught:
+        trial.run(fail)
+    assert caught.value.errno == 2
+    assert trial.run(lambda: {"x": [1]}) == {"x": [1]}
+
+
+def test_a_trial_that_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that a filter kills, or that never ends, is a failed trial and is collected."""
+    with pytest.raises(trial.TrialError, match="was killed"):
+        trial.run(lambda: os.kill(os.getpid(), 9))
+    monkeypatch.setattr(trial, "TIMEOUT_S", 0.2)
+    with pytest.raises(trial.TrialError):
+        trial.run(lambda: time.sleep(60))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.userns
+def test_a_trial_writes_the_id_map() -> None:
+    """Root inside is the caller alone, as any user may map."""
+    if os.geteuid() == 0:
+        maps = (f"0 {kernel.ID_BASE} 10\n",) * 2
+    else:
+        maps = trial.own_id_maps()
+    read = "/proc/self/uid_map"
+    inside = trial.run(
+        lambda: Path(read).read_text(encoding="utf-8"), flags=clone.CLONE_NEWUSER,
+        maps=(maps[0], maps[1]),
+    )  # fmt: skip
+    assert inside.split() == maps[0].split()
+
+
+@pytest.mark.root
+def test_for_an_ordinary_user(tmp_path: Path) -> None:
+    """It runs, says that root is missing, and how to be it."""
+    script = (
+        "from nscontainer import doctor; f = doctor.examine(python=False); print(doctor.report(f)); "
+        "e = doctor.explain_missing(f); print(e); print(e.hint)"
+    )
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script],
+        capture_output=True, text=True, check=False, cwd="/",
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": "/nonexistent",
+             "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the trial itself failed" not in done.stdout
+    assert "✗  privileges" in done.stdout
+    assert "sudo -E" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.root
+def test_where_namespaces_are_refused(tmp_path: Path) -> None:
+    """As in an unprivileged pod: root without CAP_SYS_ADMIN gets findings, not a traceback."""
+    script = "from nscontainer import doctor; print(doctor.report(doctor.examine(python=False)))"
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "root without CAP_CHOWN" in done.stdout
+    assert "the trial itself failed" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("no container can run here: privileges")

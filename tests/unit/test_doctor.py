@@ -1,0 +1,241 @@
+"""The doctor's words: the table, the one error, and the mend for each kind of host."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from nscontainer import doctor
+from nscontainer.doctor import Finding
+from nscontainer.doctor.mend import MENDS, PLACES, mend, places
+from nscontainer.errors import HostError, SetupError, SpecError
+
+WORKS = Finding(name="Linux", status="works", detail="6.18", needed=True)
+LIMITED = Finding(
+    name="governor", status="limited", detail="powersave", why="the clock varies", mend="cpupower"
+)
+MISSING = Finding(
+    name="cgroup", status="missing", detail="none mounted", why="limits are the cgroup's",
+    mend="sudo mount -t cgroup2 none /sys/fs/cgroup", needed=True,
+)  # fmt: skip
+
+
+def test_report() -> None:
+    """A line each, why and how to mend it below, and a verdict."""
+    assert doctor.report([WORKS, LIMITED, MISSING]).split("\n") == [
+        "✓  Linux     6.18",
+        "!  governor  powersave",
+        "             the clock varies",
+        "             -> cpupower",
+        "✗  cgroup    none mounted",
+        "             limits are the cgroup's",
+        "             -> sudo mount -t cgroup2 none /sys/fs/cgroup",
+        "",
+        "no container can run here: cgroup missing",
+    ]
+
+
+def test_report_in_ascii() -> None:
+    """Where the terminal has no ✓ the marks are letters."""
+    text = doctor.report([WORKS, LIMITED, MISSING], encoding="ascii")
+    text.encode("ascii")
+    assert [line[:2] for line in text.split("\n")[::2][:2]] == ["ok", "  "]
+
+
+def test_report_escapes() -> None:
+    """A path that came from the environment can't steer the terminal."""
+    odd = Finding(name="disk", status="works", detail="\x1b[2J/x")
+    assert "\x1b" not in doctor.report([odd])
+
+
+def test_report_wraps() -> None:
+    """A long text stays in its column."""
+    long = Finding(name="x", status="limited", detail="word " * 60, why="because " * 30)
+    assert max(map(len, doctor.report([long], width=60).split("\n"))) <= 60
+
+
+def test_verdict() -> None:
+    """Only what is needed decides."""
+    assert doctor.verdict([WORKS]) == "containers run here"
+    assert doctor.verdict([WORKS, LIMITED]) == "containers run here; 1 thing is limited or missing"
+    assert doctor.verdict([MISSING]).startswith("no container can run here")
+
+
+def test_to_json_is_plain() -> None:
+    """Every field by its name."""
+    assert doctor.to_json([WORKS]) == [
+        {"name": "Linux", "status": "works", "detail": "6.18", "why": "", "mend": "", "needed": True}
+    ]
+
+
+def test_explain_missing() -> None:
+    """One error: what is missing, why it matters, how to get it."""
+    error = doctor.explain_missing([WORKS, LIMITED, MISSING])
+    assert str(error) == (
+        "no container can run here: cgroup: none mounted; limits are the cgroup's"
+    )
+    assert error.hint == "sudo mount -t cgroup2 none /sys/fs/cgroup"
+    error = doctor.explain_missing([MISSING, MISSING])
+    assert error.hint is not None
+    assert error.hint.endswith("nscontainer doctor shows 1 more")
+    assert "nothing missing" in str(doctor.explain_missing([WORKS]))
+
+
+def test_explain_asks_only_about_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the user's own is left alone; the engine's is replaced where the host is at fault."""
+    calls: list[bool] = []
+
+    def found(*, python: bool = True) -> list[Finding]:
+        calls.append(python)
+        return [MISSING]
+
+    monkeypatch.setattr(doctor, "examine", found)
+    mistake = SpecError("x")
+    assert doctor.explain(mistake) is mistake
+    assert calls == []
+    refused = SetupError("rootfs", "mount", "/", 1)
+    explained = doctor.explain(refused)
+    assert isinstance(explained, HostError)
+    assert explained.__cause__ is refused
+    monkeypatch.setattr(doctor, "examine", lambda *, python=True: [WORKS])
+    assert doctor.explain(refused) is refused
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32", "freebsd14"])
+def test_no_linux(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """Elsewhere there is one finding, and nothing is tried."""
+    monkeypatch.setattr("sys.platform", platform)
+    (finding,) = doctor.examine()
+    assert (finding.name, finding.status, finding.needed) == ("Linux", "missing", True)
+    assert finding.mend
+    with pytest.raises(HostError, match="no container can run here: Linux: this is"):
+        doctor.require()
+
+
+def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen before is kept, and how it ended is said."""
+    script = (
+        'import sys; print(\'{"name": "Linux", "status": "works", "detail": "x"}\', flush=True); '
+        "sys.stderr.write('boom'); sys.exit(3)"
+    )
+    monkeypatch.setattr(doctor, "_CHILD", script)
+    first, second = doctor.examine(python=False)
+    assert (first.name, first.status) == ("Linux", "works")
+    assert second.detail == "the doctor's own process ended with 3: boom"
+
+
+def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor never hangs."""
+    monkeypatch.setattr(doctor, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    (finding,) = doctor.examine(python=False)
+    assert "took over" in finding.detail
+
+
+# --- mends -----------------------------------------------------------------------------------
+
+
+def causes() -> set[str]:
+    """Every cause that the trials name as a literal: the fifth argument of Seen."""
+    found = set()
+    folder = Path(doctor.__file__).parent
+    for path in (folder / "kernel.py", folder / "host.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Seen":
+                found |= {
+                    argument.value
+                    for argument in node.args[4:5]
+                    if isinstance(argument, ast.Constant)
+                }
+    return {cause for cause in found if isinstance(cause, str)}
+
+
+def test_every_cause_has_a_mend_everywhere() -> None:
+    """Whatever is missing, and wherever, there is something to do."""
+    named = causes()
+    assert {"root", "caps", "libseccomp", "cgroup-none", "disk"} <= named
+    for cause in (named - {""}) | set(MENDS):
+        for place in PLACES:
+            assert mend(cause, (place,)), (cause, place)
+
+
+@pytest.mark.parametrize(
+    ("cause", "place", "part"),
+    [
+        ("libseccomp", "debian", "sudo apt install libseccomp2"),
+        ("libseccomp", "fedora", "sudo dnf install libseccomp"),
+        ("libseccomp", "arch", "sudo pacman -S libseccomp"),
+        ("userns-apparmor", "ubuntu", "kernel.apparmor_restrict_unprivileged_userns=0"),
+        ("cgroup-none", "wsl2", "systemd=true"),
+        ("caps", "docker", "docker run --privileged"),
+        ("caps", "kubernetes", "privileged: true"),
+        ("caps", "binder", "a Linux machine of your own"),
+        ("platform", "macos", "brew install lima"),
+        ("platform", "windows", "wsl --install"),
+        ("psi", "fedora", "grubby"),
+        ("python:pandas", "debian", "-m pip install pandas"),
+        ("controller:memory", "docker", "docker run --privileged"),
+    ],
+)
+def test_mend_by_place(cause: str, place: str, part: str) -> None:
+    """Each host has its own way."""
+    assert part in mend(cause, (place, "linux"))
+
+
+def test_the_most_telling_place_wins() -> None:
+    """In a pod on Ubuntu it is the pod that must change."""
+    assert "pod" in mend("caps", ("kubernetes", "docker", "ubuntu", "debian", "linux"))
+    assert "apt" in mend("libseccomp", ("kubernetes", "ubuntu", "debian", "linux"))
+
+
+def fake_root(top: Path, release: str = "", **files: str) -> str:
+    for name, content in {"etc/os-release": release, **files}.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return str(top)
+
+
+@pytest.mark.parametrize(
+    ("environ", "release", "files", "expected"),
+    [
+        ({}, 'ID=ubuntu\nID_LIKE=debian\n', {}, ("ubuntu", "debian", "linux")),
+        ({}, 'ID="linuxmint"\nID_LIKE="ubuntu debian"\n', {}, ("ubuntu", "debian", "linux")),
+        ({}, 'ID=fedora\n', {}, ("fedora", "linux")),
+        ({}, 'ID="rocky"\nID_LIKE="rhel centos fedora"\n', {}, ("fedora", "linux")),
+        ({}, "ID=arch\n", {}, ("arch", "linux")),
+        ({}, "", {}, ("linux",)),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "ID=debian\n", {}, ("kubernetes", "debian", "linux")),
+        (
+            {"BINDER_REPO_URL": "x", "KUBERNETES_SERVICE_HOST": "y"}, "ID=ubuntu\n", {},
+            ("binder", "kubernetes", "ubuntu", "linux"),
+        ),
+        (
+            {}, "ID=debian\n",
+            {"proc/sys/kernel/osrelease": "5.15.1-microsoft-standard-WSL2\n"},
+            ("wsl2", "debian", "linux"),
+        ),
+        (
+            {}, "ID=debian\n",
+            {".dockerenv": "", "proc/self/mountinfo": "1 2 8:1 /x /etc/hosts rw - ext4 /dev/x rw\n"},
+            ("docker", "debian", "linux"),
+        ),
+        ({}, "ID=debian\n", {".dockerenv": ""}, ("debian", "linux")),
+        ({}, "ID=debian\n", {"run/.containerenv": ""}, ("docker", "debian", "linux")),
+    ],
+)  # fmt: skip
+def test_places(
+    environ: dict[str, str], release: str, files: dict[str, str], expected: tuple[str, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """What kind of host it is, by its own files; a marker left in a VM image doesn't mislead."""
+    root = fake_root(tmp_path, release, **files)
+    assert places(environ, platform="linux", root=root) == expected
+
+
+def test_places_elsewhere() -> None:
+    """Not Linux at all."""
+    assert places({}, platform="darwin") == ("macos",)
+    assert places({}, platform="win32") == ("windows",)
