@@ -12,6 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.ours import OursError
 from benchmarks.peers import PeerError
 from benchmarks.report import Report
+from benchmarks.residue import Residue
 
 NAMES = ("start", "cell", "bigparent", "sampling", "quota", "overshoot", "profile")
 
@@ -31,6 +32,7 @@ def main() -> int:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
     reports: list[Report] = []
     interrupted = False
+    residue = Residue()
     with Bench(quick=options.quick) as bench:
         for name in options.names or NAMES:
             try:
@@ -43,10 +45,13 @@ def main() -> int:
                     options.json, reports, quick=options.quick, peers=peers.versions()
                 )
     print(report.text(reports))
+    left = residue.left(bench.made)
+    for line in left:
+        print(f"left behind: {line}", file=sys.stderr)
     if interrupted:
         return 130
     failed = any(row.reached == "no" for found in reports for row in found.rows)
-    return 1 if failed or any(found.missing for found in reports) else 0
+    return 1 if failed or left or any(found.missing for found in reports) else 0
 
 
 def one(name: str, bench: Bench) -> Report:

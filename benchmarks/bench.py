@@ -20,6 +20,8 @@ class Bench:
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
+        self.made: str | None = None
+        """The directory of this run, if it needed one."""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -38,6 +40,7 @@ class Bench:
         held = tempfile.TemporaryDirectory(prefix="nsc-bench-", ignore_cleanup_errors=True)
         top = Path(self._stack.enter_context(held))
         top.chmod(0o755)
+        self.made = str(top)
         return top
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from typing import Self
 
 from benchmarks import roots, sandbox
 from benchmarks.peers import PATH, PeerError, need
+from benchmarks.residue import MARK
 
 READY_S = 60.0
 # In its own mount namespace, as process 1 of its own pid namespace: with /run and /etc covered it
@@ -52,6 +53,7 @@ class Docker:
         ]
         # HOME, for neither the user's client configuration nor its credentials belong in here.
         self.environment = {"PATH": PATH, "HOME": str(top / "home"), "LANG": "C.UTF-8"}
+        self.environment |= {key: value for key, value in os.environ.items() if key == MARK}
         self._process = subprocess.Popen(
             words, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
         )

@@ -26,7 +26,7 @@ WINDOW_NS = 5_000_000_000
 BEGIN_NS = 300_000_000
 """The program's own start, and the first period's part, are left out."""
 RUN_S = 6.5
-BINDING = 0.9
+BINDING = 0.98
 """A quota that throttled in fewer periods than this share wasn't what held the program back."""
 TARGET = 0.5
 

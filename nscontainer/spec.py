@@ -472,7 +472,7 @@ def build(
     """
     for name in limit_options:
         if name not in LIMIT_OPTIONS:
-            known = [*LIMIT_OPTIONS, *build.__kwdefaults__]
+            known = [*LIMIT_OPTIONS, *(build.__kwdefaults__ or ())]
             close = difflib.get_close_matches(name, known, 1)
             message = f"{name!r} is not an option"
             raise SpecError(message, hint=f"did you mean {close[0]}?" if close else None)

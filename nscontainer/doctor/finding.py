@@ -56,6 +56,7 @@ def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "ut
     indent = " " * (mark + names + 4)
     room = max(width - len(indent), 30)
     lines = []
+    last_mend = ""
     for finding in findings:
         detail = textwrap.wrap(text_of(finding.detail, _LONG), room) or [""]
         head = f"{symbols[finding.status]:<{mark}}  {finding.name:<{names}}  {detail[0]}"
@@ -63,7 +64,10 @@ def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "ut
         lines += [indent + line for line in detail[1:]]
         if finding.why:
             lines += [indent + line for line in textwrap.wrap(text_of(finding.why, _LONG), room)]
-        if finding.mend:
+        if finding.mend and finding.mend == last_mend:
+            lines.append(f"{indent}-> as above")
+        elif finding.mend:
+            last_mend = finding.mend
             wrapped = textwrap.wrap(
                 text_of(finding.mend, _LONG),
                 room - 3,

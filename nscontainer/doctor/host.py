@@ -44,7 +44,7 @@ def cgroups() -> Iterator[Seen]:
             want=cgroup.default_want(layout) | {"freezer", "io"},
         )
     except (NsContainerError, OSError) as error:
-        why = f"one can't be made: {one_line(error)}"
+        why = f"none can be made: {error}"
         yield Seen("cgroup", "missing", detail, why, "cgroup-write", needed=True)
         return
     try:

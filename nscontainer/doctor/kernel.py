@@ -27,6 +27,7 @@ _FEATURES: Final = (
     ((5, 19), "overlay on idmapped layers, memory.peak"),
     ((6, 3), "idmapped tmpfs"),
 )
+CLONE3: Final = "clone3 and pidfd"
 NEEDED_CAPS: Final = (
     "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETPCAP SETUID SYS_ADMIN SYS_CHROOT".split()
 )
@@ -89,7 +90,6 @@ def privileges() -> Iterator[Seen]:
 
 def clone3() -> Iterator[Seen]:
     """Clone a child and wait for it by its pidfd."""
-    name = "clone3, pidfd"
     try:
         pid, pidfd = clone.clone3(0, exit_signal=signal.SIGCHLD)
         if pid == 0:
@@ -98,11 +98,11 @@ def clone3() -> Iterator[Seen]:
         os.waitpid(pid, 0)
         os.close(pidfd)
     except OSError as error:
-        why = "the engine holds each process by its pidfd; a seccomp filter may forbid the call"
-        yield Seen(name, "missing", str(error), why, "clone", needed=True)
+        why = "no process can be put into namespaces; a seccomp filter may forbid the call"
+        yield Seen(CLONE3, "missing", error.strerror or str(error), why, "clone", needed=True)
         return
     detail = "a child was cloned, and its end seen by its pidfd"
-    yield Seen(name, "works" if ended else "limited", detail, needed=True)
+    yield Seen(CLONE3, "works" if ended else "limited", detail, needed=True)
 
 
 def user_namespace() -> Iterator[Seen]:
@@ -192,9 +192,9 @@ def own_proc() -> Iterator[Seen]:
         detail = trial.run(_mount_proc, flags=flags, maps=(maps[0], maps[1]))
     except OSError as error:
         why = "a container needs them; here something is mounted over the host's own /proc or /sys"
-        yield Seen("own /proc, /sys", "missing", str(error), why, "proc", needed=True)
+        yield Seen("own /proc and /sys", "missing", str(error), why, "proc", needed=True)
     else:
-        yield Seen("own /proc, /sys", "works", str(detail), needed=True)
+        yield Seen("own /proc and /sys", "works", str(detail), needed=True)
 
 
 def _mount_proc() -> str:
@@ -232,7 +232,8 @@ def scratch() -> Iterator[str]:
         for directory, _, _ in os.walk(path, onerror=None):
             with contextlib.suppress(OSError):  # overlayfs makes work/work of mode 000
                 os.chmod(directory, 0o700)
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(3):  # what is still being written to when it is removed needs another go
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def layers() -> Iterator[Seen]:

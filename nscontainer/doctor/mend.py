@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 PLACES: Final = (
-    "binder", "kubernetes", "docker", "wsl2", "ubuntu", "debian", "fedora", "arch", "macos",
+    "binder", "kubernetes", "nscontainer", "docker", "wsl2", "ubuntu", "debian", "fedora", "arch", "macos",
     "windows", "linux",
 )  # fmt: skip
 
@@ -26,7 +26,12 @@ _POD: Final = (
 _BINDER: Final = (
     "Binder's pods are unprivileged for good: open the notebook on a Linux machine of your own"
 )
-_CONFINED: Final = {"binder": _BINDER, "kubernetes": _POD, "docker": _PRIVILEGED}
+_CONFINED: Final = {
+    "binder": _BINDER,
+    "kubernetes": _POD,
+    "nscontainer": "start it on the host: this is itself a container of nscontainer",
+    "docker": _PRIVILEGED,
+}
 _ROOT: Final = {**_CONFINED, "linux": _RUN_AS_ROOT}
 _OTHER_STATE_DIR: Final = "set NSCONTAINER_STATE_DIR to a directory of yours on ext4, xfs or btrfs"
 _SYSTEMD: Final = "put [boot] systemd=true into /etc/wsl.conf, then in Windows: wsl --shutdown"
@@ -123,6 +128,7 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     "governor": {
         "linux": "sudo cpupower frequency-set -g performance (and back to what it was afterwards)"
     },
+    "report": {"linux": "NSCONTAINER_DEBUG=1 nscontainer run true says more"},
     "disk": {"linux": "nscontainer gc, or set NSCONTAINER_STATE_DIR to a larger disk"},
 }
 """Cause, then place; the place ``linux`` is for all that have no word of their own."""
@@ -197,7 +203,9 @@ def places(
         found.append("binder")
     if "KUBERNETES_SERVICE_HOST" in environ:
         found.append("kubernetes")
-    if _in_docker(root):
+    if os.path.exists(f"{root}/.nscontainerenv"):
+        found.append("nscontainer")
+    elif _in_docker(root):
         found.append("docker")
     if "microsoft" in _read(f"{root}/proc/sys/kernel/osrelease").lower():
         found.append("wsl2")

@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nscontainer.doctor import host, kernel
+from nscontainer.doctor import host, kernel, whole
 from nscontainer.doctor.seen import Seen
 from nscontainer.linux import prctl
 
-TRIALS: Final[tuple[Callable[[], Iterator[Seen]], ...]] = (
+Trial = Callable[[], Iterator[Seen]]
+
+TRIALS: Final[tuple[Trial, ...]] = (
     kernel.linux,
     kernel.privileges,
     kernel.clone3,
@@ -29,23 +31,35 @@ TRIALS: Final[tuple[Callable[[], Iterator[Seen]], ...]] = (
     host.cgroups,
     host.cpus,
     host.disk,
+    whole.container,
 )
+_WITHOUT_CLONE3: Final = (host.cgroups, host.cpus, host.disk)
+"""What can still be tried where no child can be cloned."""
 
 
 def main() -> int:
     """Try everything; a trial that fails in a way nobody foresaw doesn't end the others."""
     prctl.set_pdeathsig(signal.SIGTERM)
     signal.signal(signal.SIGTERM, _end)  # so that the trials' own clean-up runs
+    lacking: set[str] = set()
     for trial in TRIALS:
-        try:
-            for seen in trial():
-                print(json.dumps(dataclasses.asdict(seen)), flush=True)
-        except Exception as error:  # noqa: BLE001 - a diagnosis must not end in a traceback
-            name = trial.__name__.replace("_", " ")
-            detail = f"the trial itself failed: {type(error).__name__}: {error}"
-            seen = Seen(name, "limited", detail)
+        if kernel.CLONE3 in lacking and trial not in _WITHOUT_CLONE3:
+            continue
+        if trial is whole.container and lacking:
+            continue
+        for seen in _guarded(trial):
             print(json.dumps(dataclasses.asdict(seen)), flush=True)
+            if seen.needed and seen.status == "missing":
+                lacking.add(seen.name)
     return 0
+
+
+def _guarded(trial: Trial) -> Iterator[Seen]:
+    try:
+        yield from trial()
+    except Exception as error:  # noqa: BLE001 - a diagnosis must not end in a traceback
+        name = trial.__name__.replace("_", " ")
+        yield Seen(name, "limited", f"the trial itself failed: {type(error).__name__}: {error}")
 
 
 def _end(number: int, _frame: object) -> None:

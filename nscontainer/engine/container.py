@@ -7,6 +7,7 @@ user.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import signal
@@ -329,7 +330,7 @@ class Container:
         finally:
             os.close(fd)
 
-    def pids(self) -> list[int]:
+    def pids(self) -> builtins.list[int]:
         """List the container's processes by their ids on the host."""
         facts = self._facts()
         if not state.is_owned(self.directory):
@@ -343,7 +344,7 @@ class Container:
                 break
         return sorted(found)
 
-    def top(self) -> list[dict[str, Any]]:
+    def top(self) -> builtins.list[dict[str, Any]]:
         """List the container's processes with what /proc says of each."""
         return list(procfs.processes(self.pids()))
 
@@ -381,7 +382,7 @@ class Container:
             told, out, err = pump.execute(sock, request, stdin, on_stdout, on_stderr)
         return ExecResult(told, out, err)
 
-    exec_run = exec
+    exec_run = exec  # noqa: A003 - docker-py's names, both
 
     def wait(self, timeout_s: float | None = None) -> Record:
         """Wait until the container has ended.

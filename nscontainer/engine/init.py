@@ -147,7 +147,7 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _attach_files(plan)
         _attach_volumes(plan)
     with stage("masks"):
-        _mask(plan)
+        _mask()
     with stage("system"):
         _name_and_network(plan)
         _resource_limits(plan)
@@ -274,10 +274,8 @@ def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
     root = _Root()
     for path in ("/proc", "/sys", "/dev"):
         root.attach(trees.pop(path), path)
-    for path in [p for p in trees if p in ("/dev/pts", "/dev/shm", "/dev/mqueue")]:
-        root.attach(trees.pop(path), path)
     for path, tree in trees.items():
-        root.attach(tree, path, directory=False)
+        root.attach(tree, path, directory=path.rpartition("/")[2] not in devices.NODES)
     for name, target in devices.LINKS.items():
         os.symlink(target, f"/dev/{name}")
     _attach_cgroups(plan, root)
@@ -355,7 +353,7 @@ def _attach_volumes(plan: InitPlan) -> None:
         os.close(fd)
 
 
-def _mask(plan: InitPlan) -> None:
+def _mask() -> None:
     """Hide the kernel's sensitive files and make others read-only, each by fd."""
     empty = mount.new_filesystem(
         "tmpfs", {"mode": "0755", "size": "0", "nr_inodes": "1"}, attrs=mount.MOUNT_ATTR_RDONLY
@@ -468,6 +466,7 @@ def _standard_streams(plan: InitPlan) -> None:
 
 
 def _become_user_code(plan: InitPlan) -> int:
+    """Run the cell and give its exit code, or become the program and never return."""
     if plan.run_cell is not None:
         os.environ.clear()
         os.environ.update(plan.environment)
@@ -483,7 +482,7 @@ def _become_user_code(plan: InitPlan) -> int:
         argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
     if plan.init:
         _split_off_command()
-    execute(argv, plan.environment)
+    return execute(argv, plan.environment)
 
 
 def _split_off_command() -> None:
@@ -523,7 +522,7 @@ def execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
     refused: OSError | None = None
     for candidate in candidates:
         try:
-            os.execve(candidate, argv, environment)
+            os.execve(candidate, argv, environment)  # noqa: S606 - what a container is for
         except (FileNotFoundError, NotADirectoryError) as error:
             if "/" in name and os.path.lexists(candidate):
                 refused = error  # it is there: what is missing is its interpreter

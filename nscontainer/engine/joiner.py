@@ -132,7 +132,7 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
         line.send(json.dumps({"born": child}).encode())
         _, status = os.waitpid(child, 0)
         result = os.waitstatus_to_exitcode(status)
-        told = {"exit_code": result if result >= 0 else 128 - result}
+        told: dict[str, int] = {"exit_code": result if result >= 0 else 128 - result}
         if result < 0:
             told["signal"] = -result
         line.send(json.dumps(told).encode())

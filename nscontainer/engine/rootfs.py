@@ -196,7 +196,7 @@ class _Relative:
             os.chmod(here, stat.S_IMODE(facts.st_mode))
             uid, gid = facts.st_uid, facts.st_gid
         if path in WORLD_WRITABLE:
-            os.chmod(here, 0o1777)
+            os.chmod(here, 0o1777)  # noqa: S103 - sticky, as /tmp is
         os.chown(here, self.owner + uid, self.owner + gid)
 
     def directory(self, path: str, *, opaque: bool = False) -> None:

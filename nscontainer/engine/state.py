@@ -136,7 +136,9 @@ def claim_name(top: str, name: str, container_id: str) -> None:
                 holder = os.readlink(link)
                 if os.path.isdir(f"{top}/containers/{holder}"):
                     message = f"the name {name!r} is taken by container {holder}"
-                    raise StateError(message, hint=f"nscontainer rm {name}, or another name")
+                    raise StateError(
+                        message, hint=f"nscontainer rm {name}, or another name"
+                    ) from None
                 os.unlink(link)
         else:
             return

@@ -175,7 +175,7 @@ def _fsconfig(context: int, command: int, key: str | None, value: str | None) ->
 
 def _log(context: int) -> str:
     """Read what the kernel noted in a filesystem context: lines as ``e overlay: …``."""
-    lines = []
+    lines: list[str] = []
     while len(lines) < 8:
         try:
             lines.append(os.read(context, 1024).decode(errors="replace").strip()[2:])

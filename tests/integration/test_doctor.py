@@ -74,10 +74,7 @@ def test_a_trial_that_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.userns
 def test_a_trial_writes_the_id_map() -> None:
     """Root inside is the caller alone, as any user may map."""
-    if os.geteuid() == 0:
-        maps = (f"0 {kernel.ID_BASE} 10\n",) * 2
-    else:
-        maps = trial.own_id_maps()
+    maps = (f"0 {kernel.ID_BASE} 10\n",) * 2 if os.geteuid() == 0 else trial.own_id_maps()
     read = "/proc/self/uid_map"
     inside = trial.run(
         lambda: Path(read).read_text(encoding="utf-8"), flags=clone.CLONE_NEWUSER,

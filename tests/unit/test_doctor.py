@@ -37,6 +37,12 @@ def test_report() -> None:
     ]
 
 
+def test_report_says_a_mend_once() -> None:
+    """What mends several things in a row is not repeated."""
+    assert doctor.report([MISSING, MISSING]).count("sudo mount") == 1
+    assert "-> as above" in doctor.report([MISSING, MISSING])
+
+
 def test_report_in_ascii() -> None:
     """Where the terminal has no ✓ the marks are letters."""
     text = doctor.report([WORKS, LIMITED, MISSING], encoding="ascii")
@@ -66,7 +72,14 @@ def test_verdict() -> None:
 def test_to_json_is_plain() -> None:
     """Every field by its name."""
     assert doctor.to_json([WORKS]) == [
-        {"name": "Linux", "status": "works", "detail": "6.18", "why": "", "mend": "", "needed": True}
+        {
+            "name": "Linux",
+            "status": "works",
+            "detail": "6.18",
+            "why": "",
+            "mend": "",
+            "needed": True,
+        }
     ]
 
 
@@ -201,9 +214,9 @@ def fake_root(top: Path, release: str = "", **files: str) -> str:
 @pytest.mark.parametrize(
     ("environ", "release", "files", "expected"),
     [
-        ({}, 'ID=ubuntu\nID_LIKE=debian\n', {}, ("ubuntu", "debian", "linux")),
+        ({}, "ID=ubuntu\nID_LIKE=debian\n", {}, ("ubuntu", "debian", "linux")),
         ({}, 'ID="linuxmint"\nID_LIKE="ubuntu debian"\n', {}, ("ubuntu", "debian", "linux")),
-        ({}, 'ID=fedora\n', {}, ("fedora", "linux")),
+        ({}, "ID=fedora\n", {}, ("fedora", "linux")),
         ({}, 'ID="rocky"\nID_LIKE="rhel centos fedora"\n', {}, ("fedora", "linux")),
         ({}, "ID=arch\n", {}, ("arch", "linux")),
         ({}, "", {}, ("linux",)),
@@ -224,6 +237,7 @@ def fake_root(top: Path, release: str = "", **files: str) -> str:
         ),
         ({}, "ID=debian\n", {".dockerenv": ""}, ("debian", "linux")),
         ({}, "ID=debian\n", {"run/.containerenv": ""}, ("docker", "debian", "linux")),
+        ({}, "ID=debian\n", {".nscontainerenv": ""}, ("nscontainer", "debian", "linux")),
     ],
 )  # fmt: skip
 def test_places(
