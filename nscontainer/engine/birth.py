@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from nscontainer import errors
 from nscontainer.engine import rootfs, state
-from nscontainer.engine.init import InitPlan
+from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
 from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.stages import Stages
@@ -272,8 +272,9 @@ class Birth:
             new_namespaces=new,
             capabilities=capabilities,
             seccomp_program=request.seccomp_program,
-            cgroup_version=self.cgroup.version,
-            cgroup_controllers=_mounted_controllers(self.cgroup.paths),
+            cgroup_paths=_hierarchies(self.cgroup.paths)
+            if self.cgroup.version != "v2"
+            else {CGROUP2: next(iter(self.cgroup.paths.values()))},
             stdio=request.stdio,
             sync=sync,
             channel=request.channel,
@@ -403,10 +404,9 @@ def _read(path: str) -> str:
         return ""
 
 
-def _mounted_controllers(paths: dict[str, str]) -> tuple[str, ...]:
-    """Give the v1 hierarchies to show inside, co-mounted controllers as one: ``cpu,cpuacct``."""
+def _hierarchies(paths: dict[str, str]) -> dict[str, str]:
+    """Name each hierarchy by its controllers, co-mounted ones as one: ``cpu,cpuacct``."""
     by_directory: dict[str, list[str]] = {}
     for controller, directory in paths.items():
-        if controller not in ("", "unified"):
-            by_directory.setdefault(directory, []).append(controller)
-    return tuple(sorted(",".join(names) for names in by_directory.values()))
+        by_directory.setdefault(directory, []).append(controller)
+    return {",".join(names): directory for directory, names in sorted(by_directory.items())}

@@ -47,6 +47,7 @@ READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 SHM_BYTES: Final = 64 << 20
 CHANNEL_FD: Final = 3
+CGROUP2: Final = "unified"
 TIOCSPTLCK: Final = 0x40045431
 TIOCGPTPEER: Final = 0x5441
 OWN: Final = "/run/nscontainer"
@@ -69,8 +70,8 @@ class InitPlan:
     new_namespaces: frozenset[str]
     capabilities: frozenset[int]
     seccomp_program: bytes | None
-    cgroup_version: str
-    cgroup_controllers: tuple[str, ...]
+    cgroup_paths: dict[str, str]
+    """The container's cgroups to be seen inside, by the name of their hierarchy."""
     stdio: tuple[int, int, int]
     sync: socket.socket
     channel: int | None = None
@@ -139,11 +140,11 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         mount.move_mount(root, plan.pivot)
         _become_root_inside(plan)
     with stage("mounts"):
-        trees = _detached_filesystems(plan)
+        trees, cgroups = _detached_filesystems(plan), _own_cgroups(plan)
     with stage("pivot"):
         _pivot(root)
     with stage("filesystems"):
-        _attach_filesystems(plan, trees)
+        _attach_filesystems(trees, cgroups)
         _attach_files(plan)
         _attach_volumes(plan)
     with stage("masks"):
@@ -163,8 +164,7 @@ def _expect(sync: socket.socket, wanted: bytes) -> None:
 
 def _become_root_inside(plan: InitPlan) -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+    default_signals()
     with contextlib.suppress(PermissionError):
         os.setgroups([])
     if plan.mapped:
@@ -180,6 +180,13 @@ def _become_root_inside(plan: InitPlan) -> None:
     if "cgroup" in plan.new_namespaces:
         # Only now: the cgroup the process is in when it unshares is the namespace's root.
         clone.unshare(clone.CLONE_NEWCGROUP)
+
+
+def default_signals() -> None:
+    """Undo what the monitor, and Python itself, ignore: it would last over the execve(2)."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _detached_filesystems(plan: InitPlan) -> dict[str, int]:
@@ -270,7 +277,7 @@ class _Root:
             os.close(tree)
 
 
-def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
+def _attach_filesystems(trees: dict[str, int], cgroups: dict[str, int]) -> None:
     root = _Root()
     for path in ("/proc", "/sys", "/dev"):
         root.attach(trees.pop(path), path)
@@ -278,36 +285,44 @@ def _attach_filesystems(plan: InitPlan, trees: dict[str, int]) -> None:
         root.attach(tree, path, directory=path.rpartition("/")[2] not in devices.NODES)
     for name, target in devices.LINKS.items():
         os.symlink(target, f"/dev/{name}")
-    _attach_cgroups(plan, root)
+    _attach_cgroups(cgroups, root)
     os.close(root.fd)
 
 
-def _attach_cgroups(plan: InitPlan, root: _Root) -> None:
-    """Show the container its own cgroups, read-only (CVE-2022-0492: never writable)."""
+def _own_cgroups(plan: InitPlan) -> dict[str, int]:
+    """Clone the mounts of the container's own cgroups, read-only (CVE-2022-0492: never writable).
+
+    The directories themselves and not new mounts of cgroupfs: a quarter of the calls, and nothing
+    above them can be reached whatever the namespace says.
+    """
     if "cgroup" not in plan.new_namespaces:
-        return  # the host's whole tree is not the container's to see
+        return {}  # the host's whole tree is not the container's to see
+    return {name: mount.open_tree(path) for name, path in plan.cgroup_paths.items()}
+
+
+def _attach_cgroups(own: dict[str, int], root: _Root) -> None:
+    """Put the container's cgroups where a program looks for them."""
     attrs = (
         mount.MOUNT_ATTR_RDONLY
         | mount.MOUNT_ATTR_NOSUID
         | mount.MOUNT_ATTR_NODEV
         | mount.MOUNT_ATTR_NOEXEC
     )
-    if plan.cgroup_version == "v2":
-        tree = mount.new_filesystem("cgroup2", attrs=attrs, source="cgroup")
-        root.attach(tree, "/sys/fs/cgroup")
+    if not own:
         return
-    top = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64k"}, attrs=attrs & ~1)
+    if set(own) == {CGROUP2}:
+        mount.mount_setattr(own[CGROUP2], set_=attrs)
+        root.attach(own[CGROUP2], "/sys/fs/cgroup")
+        return
+    top = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64k"}, source="cgroup")
     root.attach(os.dup(top), "/sys/fs/cgroup")
-    for controller in plan.cgroup_controllers:
-        first = controller.partition(",")[0]
-        options = dict.fromkeys(controller.split(","), None)
-        tree = mount.new_filesystem("cgroup", options, attrs=attrs, source="cgroup")
-        os.mkdir(f"/sys/fs/cgroup/{controller}")
-        root.attach(tree, f"/sys/fs/cgroup/{controller}")
-        if first != controller:
-            for name in controller.split(","):
-                os.symlink(controller, f"/sys/fs/cgroup/{name}")
-    mount.mount_setattr(top, set_=attrs)
+    for name, tree in own.items():
+        os.mkdir(f"/sys/fs/cgroup/{name}")
+        mount.move_mount(tree, f"/sys/fs/cgroup/{name}")
+        os.close(tree)
+        for alias in name.split(",") if "," in name else ():
+            os.symlink(name, f"/sys/fs/cgroup/{alias}")
+    mount.mount_setattr(top, set_=attrs, recursive=True)
     os.close(top)
 
 
@@ -471,6 +486,8 @@ def _become_user_code(plan: InitPlan) -> int:
         os.environ.clear()
         os.environ.update(plan.environment)
         plan.sync.close()
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in any Python
+            signal.signal(number, signal.SIG_IGN)
         prctl.set_name("python3")
         # The cell's own processes may look at one another, as any user's may.
         prctl.set_dumpable(True)

@@ -108,9 +108,8 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
         # CVE-2016-9962, CVE-2019-5736: nothing in the container may look into this process or open
         # its /proc/self/exe while it still has the host's program and fds.
         prctl.set_dumpable(False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        init.default_signals()
         environment = {**birth.request.environment, **message.get("env", {})}
         flags = 0
         for name in JOINED:
@@ -122,8 +121,8 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-        for number, fd in enumerate(keep):
-            os.dup2(fd, number, inheritable=number < 3)
+        for place, fd in enumerate(keep):
+            os.dup2(fd, place, inheritable=place < 3)
         close_range(len(keep))
         line = socket.socket(fileno=3)
         child = os.fork()

@@ -19,6 +19,8 @@ from nscontainer.spec import Limits, check_id
 
 PARENT: Final = "nscontainer"
 """The directory, in each hierarchy, that holds the containers' cgroups."""
+ENGINE: Final = "nscontainer-engine"
+"""The directory beside it for the engine's own processes, where the cgroup is a delegated one."""
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -262,7 +264,7 @@ def _writable_base(mount: _CgroupMount, self_cgroup: str) -> str:
         return mount.target
     own = next((line[3:] for line in _lines(self_cgroup) if line.startswith("0::/")), "/")
     below = os.path.relpath(own, mount.root) if ".." not in own + mount.root else "."
-    path = os.path.normpath(f"{mount.target}/{below}")
+    path = os.path.normpath(f"{mount.target}/{below}").removesuffix(f"/{ENGINE}")
     delegated = not below.startswith("..") and os.access(path, os.W_OK)
     return path if delegated else mount.target
 
@@ -278,6 +280,21 @@ def default_want(layout: Layout) -> frozenset[str]:
     """Name the controllers that limits and accounting use; v1 names, good for both versions."""
     want = {"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio"}
     return frozenset(want | ({"freezer"} if layout.unified is None else set()))
+
+
+def make_room(layout: Layout) -> None:
+    """Move out of a v2 cgroup that is delegated to us: one with processes can't hold containers.
+
+    All processes of it go to :data:`ENGINE` in it: this one, and whatever else was started there.
+    Elsewhere (v1, the root of v2) nothing happens.
+
+    Raises
+    ------
+    KernelError
+        Linux refused.
+    """
+    if layout.version == "v2" and layout.unified is not None:
+        cgroup2.make_room(layout.unified, ENGINE)
 
 
 def _parts(parent: str, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Mapping
@@ -49,14 +50,40 @@ def create(
     wanted = {V2_NAMES[name] for name in want if name in V2_NAMES} & controllers.keys()
 
     def enable(path: str) -> None:
-        on = set((files.read_or_none(f"{path}/cgroup.subtree_control") or "").split())
-        for name in sorted(wanted - on):
+        off = wanted - _words(f"{path}/cgroup.subtree_control")
+        if off and _is_occupied(path):
+            # It would be refused, save for cpu and pids, which would make the cgroup a threaded
+            # domain: then no process could join one below ("Threads" in cgroup-v2.rst).
+            return
+        for name in sorted(off):
             # One at a time: a write of several is refused whole for the sake of one. What could
             # not be enabled is missed, and explained, only by a limit that needs it.
             with contextlib.suppress(KernelError):
                 files.write(f"{path}/cgroup.subtree_control", f"+{name}")
 
     return Cgroup2(base, files.make_path(base, parts, before_child=enable), parts)
+
+
+def make_room(base: str, leaf: str) -> None:
+    """Move the processes of a delegated cgroup down into ``base/leaf``.
+
+    v2 has no processes in inner nodes, and whoever is delegated a cgroup starts in it. The root is
+    exempt: there nothing is done.
+    """
+    if not _is_occupied(base):
+        return
+    with contextlib.suppress(KernelError):  # it is there
+        files.mkdir(f"{base}/{leaf}")
+    for _ in range(100):  # until none was forked meanwhile
+        pids = _words(f"{base}/cgroup.procs")
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                files.write(f"{base}/{leaf}/cgroup.procs", pid)
+            except KernelError as error:
+                if error.errno != errno.ESRCH:
+                    raise
 
 
 def reopen(base: str, parts: list[str]) -> Cgroup2:
@@ -236,14 +263,16 @@ class Cgroup2:
         return HostError(f"{what} can't be set: this Linux has no {name}", hint=_SINCE.get(name))
 
     def _not_delegated(self, what: str, controller: str) -> HostError:
-        above = os.path.dirname(self._base)
-        if controller in _words(f"{above}/cgroup.controllers"):
-            return HostError(
-                f"{what} can't be set: controller {controller} is not delegated to {self._base}",
-                hint="put [Service] Delegate=cpu cpuset io memory pids into "
-                "/etc/systemd/system/user@.service.d/delegate.conf, run "
-                "systemctl daemon-reload, and log in again",
-            )
+        above = self._base
+        while os.path.exists(f"{(above := os.path.dirname(above))}/cgroup.controllers"):
+            if controller in _words(f"{above}/cgroup.controllers"):
+                return HostError(
+                    f"{what} can't be set: controller {controller} is not delegated to "
+                    f"{self._base}",
+                    hint="put [Service] Delegate=cpu cpuset io memory pids into "
+                    "/etc/systemd/system/user@.service.d/delegate.conf, run "
+                    "systemctl daemon-reload, and log in again",
+                )
         return HostError(
             f"{what} can't be set: {self._base} has no cgroup v2 controller {controller}",
             hint=f"boot Linux with it: no cgroup_disable={controller}, and not mounted as v1",
@@ -330,9 +359,16 @@ def _words(path: str) -> set[str]:
     return set((files.read_or_none(path) or "").split())
 
 
+def _is_occupied(path: str) -> bool:
+    """Tell whether processes in a cgroup keep it from having controllers for those below.
+
+    The root is exempt from "no internal processes", and has no cgroup.type.
+    """
+    return os.path.exists(f"{path}/cgroup.type") and bool(_words(f"{path}/cgroup.procs"))
+
+
 def _how_to_enable(path: str, controller: str) -> str:
-    if files.read_or_none(f"{path}/cgroup.procs") and os.path.exists(f"{path}/cgroup.type"):
-        # The root is exempt from "no internal processes", and has no cgroup.type.
+    if _is_occupied(path):
         return f"processes sit in {path} itself: move them to a cgroup below it first"
     return f"as root: echo +{controller} > {path}/cgroup.subtree_control"
 

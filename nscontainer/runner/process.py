@@ -14,32 +14,18 @@ from typing import TYPE_CHECKING, Any
 from . import frames
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .awaiting import CellLoop
 
 
 def set_signals() -> None:
-    """Have SIGINT raise KeyboardInterrupt, and SIGTERM end the process, whatever was inherited.
+    """Have SIGINT raise KeyboardInterrupt, whatever was inherited.
 
-    Linux drops a signal to pid 1 of a PID namespace that pid 1 has no handler for
-    (pid_namespaces(7)): without one the cell couldn't be asked to end.
+    Other signals keep their defaults. Linux drops those to pid 1 of a PID namespace
+    (pid_namespaces(7)), so the container's monitor acts for it; a handler here would be worse: what
+    a child of the cell gets between fork and its own clean-up of handlers is lost.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, _end)
-        os.register_at_fork(after_in_child=_default_sigterm)
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    del frame
-    os._exit(128 + signum)
-
-
-def _default_sigterm() -> None:
-    if signal.getsignal(signal.SIGTERM) is _end:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def make_own() -> None:

@@ -45,7 +45,7 @@ SLEEP = ["sleep", "1000"]
 def ask(source: str, **options: Any) -> Any:
     """Run Python in a container; give the JSON value that it tells."""
     result = api.run([*PYTHON, PRELUDE + source], **options)
-    assert result.exit_code == 0, result.stderr.decode(errors="replace")
+    assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 

@@ -71,6 +71,8 @@ def made_nodes():
         path = f"{top}/nsc-node"
         made = answer(os.mknod, path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         found[top] = made or answer(os.open, path, os.O_RDWR) or "opens"
+        if made is None:
+            os.unlink(path)
     return found
 
 
@@ -137,8 +139,7 @@ def look():
         "timens_offsets": contents("/proc/self/timens_offsets"),
         "status": dict(line.split(":\t", 1) for line in
                        contents("/proc/self/status").splitlines() if ":\t" in line),
-        "mounts": contents("/proc/self/mountinfo") if False else
-                  open("/proc/self/mountinfo").read().splitlines(),
+        "mounts": open("/proc/self/mountinfo").read().splitlines(),
         "same_root": os.path.samestat(os.stat("/"), os.stat("/.."))
                      and os.path.samestat(os.stat("/"), os.stat("/proc/1/root/")),
         "cwd": os.getcwd(),

@@ -42,7 +42,8 @@ def nsc(environment: dict[str, str], tmp_path: Path) -> Run:
         if "input" in more:
             del settings["stdin"]
         return subprocess.run(  # noqa: PLW1510 - among the settings
-            [*NSC, *argv], **(settings | more))  # type: ignore[call-overload,no-any-return]
+            [*NSC, *argv], **(settings | more)
+        )  # type: ignore[call-overload,no-any-return]
 
     return run
 

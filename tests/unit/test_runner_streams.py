@@ -67,7 +67,8 @@ def test_a_flood_shares_messages(mode: str):
     """A hundred thousand lines are far fewer messages, all of them there."""
     cell = harness.run("for i in range(100_000):\n    print(i)", mode)
     assert cell.text() == "".join(f"{i}\n" for i in range(100_000))
-    assert len(cell.messages) < 2_000
+    took_s = cell.times[-1] - cell.times[0]
+    assert len(cell.messages) < 200 + 2_100 * took_s
 
 
 @pytest.mark.parametrize("char", ["x", "é", "😀"])

@@ -126,6 +126,8 @@ def test_v2_takes_the_delegated_cgroup_where_the_root_is_not_ours(
     layout = detect(tmp_path, PURE_V2, "0::/user.slice/app.scope\n")
     assert layout.unified == str(own)
     assert set(layout.controllers) == {"memory", "pids"}
+    moved = detect(tmp_path, PURE_V2, f"0::/user.slice/app.scope/{cgroup.ENGINE}\n")
+    assert moved == layout  # after make_room
 
 
 @pytest.mark.parametrize(

@@ -109,17 +109,57 @@ def test_a_controller_that_could_not_be_enabled(v2: cgroup.Layout, kernel: Any) 
     assert "echo +cpuset > " in (caught.value.hint or "")
 
 
-def test_processes_in_the_delegated_cgroup_itself(v2: cgroup.Layout, kernel: Any) -> None:
-    """v2 has no processes in inner nodes: the cure is to move them, not to be root."""
-    base = kernel.root / "v2/app.scope"
-    (kernel.root / "v2/cgroup.subtree_control").write_text("memory pids\n")
-    kernel.mkdir(str(base))
+@pytest.fixture
+def delegated(v2: cgroup.Layout, kernel: Any) -> cgroup.Layout:
+    """A cgroup that systemd delegated to a user, with the user's process in it."""
+    base = kernel.root / "v2/user.slice/app.scope"
+    for path in (base.parent.parent, base.parent):
+        (path / "cgroup.subtree_control").write_text("cpu memory pids\n")
+        kernel.mkdir(str(path / "user.slice" if path.name == "v2" else base))
     (base / "cgroup.procs").write_text("4242\n")
-    layout = cgroup.Layout("v2", dict.fromkeys(("memory", "pids"), str(base)), str(base))
-    group = cgroup.create(layout, "one", want=ALL)
-    with pytest.raises(HostError, match=r"memory is not enabled in .*app\.scope") as caught:
-        group.arm(Limits(memory_bytes=MIB))
-    assert "processes sit in" in (caught.value.hint or "")
+    return cgroup.Layout("v2", dict.fromkeys(("cpu", "memory", "pids"), str(base)), str(base))
+
+
+def test_processes_in_the_delegated_cgroup_itself(delegated: cgroup.Layout, kernel: Any) -> None:
+    """v2 has no processes in inner nodes: the cure is to move them, not to be root.
+
+    Nothing is enabled then: cpu and pids could be, and would make it a threaded domain for good.
+    """
+    group = cgroup.create(delegated, "one", want=ALL)
+    assert kernel.writes == []
+    for limits in (Limits(memory_bytes=MIB), Limits(pids=3), Limits(cpu_quota_us=5_000)):
+        with pytest.raises(HostError, match=r"is not enabled in .*app\.scope/cgroup") as caught:
+            group.arm(limits)
+        assert "processes sit in" in (caught.value.hint or "")
+    with pytest.raises(HostError, match="cpuset is not delegated"):
+        group.place(Limits(cpuset_cpus="0"))
+
+
+def test_room_is_made_in_the_delegated_cgroup(delegated: cgroup.Layout, kernel: Any) -> None:
+    """The processes there go one down; then containers have controllers."""
+    take = kernel._take
+
+    def move(file: Path, text: str) -> None:
+        take(file, text)
+        if file.name == "cgroup.procs":
+            Path(delegated.unified or "", "cgroup.procs").write_text("")
+
+    kernel._take = move
+    cgroup.make_room(delegated)
+    cgroup.make_room(delegated)
+    assert kernel.writes == [("cgroup.procs", "4242")]
+    group = cgroup.create(delegated, "one", want=ALL)
+    group.arm(Limits(memory_bytes=MIB, pids=3, cpu_quota_us=5_000))
+    assert cgroup.names(delegated) == ["one"]
+
+
+def test_no_room_is_made_where_it_needs_none(
+    v1: cgroup.Layout, v2: cgroup.Layout, kernel: Any
+) -> None:
+    """The root of v2 may have processes, and v1 any."""
+    cgroup.make_room(v1)
+    cgroup.make_room(v2)
+    assert kernel.writes == []
 
 
 def test_a_file_an_old_linux_lacks(v2: cgroup.Layout, kernel: Any) -> None:
