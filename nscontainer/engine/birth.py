@@ -26,9 +26,10 @@ from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
 from nscontainer.linux import caps, cgroup, clone, mount, procfs
 from nscontainer.linux.syscalls import KernelError
-from nscontainer.spec import NAMESPACES, ContainerSpec
+from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
 
 WANTED: Final = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio"})
+PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
 
 
 @dataclass(slots=True)
@@ -185,7 +186,23 @@ class Birth:
         self.cleanup.callback(self.cgroup.close)
         self.cleanup.callback(self._remove_cgroup)
         self.cgroup.place(self.spec.limits)
+        if self.spec.limits.cpus is not None:
+            self._prime_quota()
         self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def _prime_quota(self) -> None:
+        """Have the quota's period begin when the code is let go, and not anywhere.
+
+        Linux gives each cgroup's period timer a random phase (kernel/sched/fair.c,
+        init_cfs_bandwidth), so a first period of any length would get a whole quota: up to 2 % too
+        much over 5 s. The timer keeps the phase of its last expiry, so let it run with a period of
+        1 ms during the set-up, under a quota that nothing reaches.
+        """
+        try:
+            self.cgroup.arm(PRIMING)
+        except (OSError, errors.NsContainerError):  # as where a parent has a quota of its own
+            with contextlib.suppress(OSError, errors.NsContainerError):
+                self.cgroup.disarm_cpu()
 
     def _remove_cgroup(self) -> None:
         # The spawner removes the parents when it ends; without one, the last container does.

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 from nscontainer.engine import rootfs, wire
@@ -23,6 +24,7 @@ from nscontainer.engine.state import write as write_state
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import INDEX, NA
+from nscontainer.spec import PERIOD_US
 from nscontainer.spec import limits as make_limits
 
 _USAGE = INDEX["cpuacct.usage"]
@@ -256,6 +258,8 @@ class Monitor:
     def _release(self) -> None:
         """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
         limits = self.asked
+        if limits.cpus is not None and limits.cpu_period_us is None:
+            limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
         self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
         self.cgroup.reset_peak()
@@ -286,7 +290,7 @@ class Monitor:
             for name in change.__dataclass_fields__
             if (value := getattr(change, name)) not in (None, ())
         }
-        self.asked = type(change)(**{n: getattr(self.asked, n) for n in fields_of(change)} | fields)
+        self.asked = replace(self.asked, **fields)
         read_back = self.cgroup.read_back()
         if self.status in ("running", "paused"):
             elapsed = time.monotonic_ns() - self.log.begin_ns
@@ -458,8 +462,3 @@ class Monitor:
         }
         with contextlib.suppress(OSError):
             write_state(self.birth.directory, self.birth.state)
-
-
-def fields_of(value: Any) -> list[str]:
-    """Names of a frozen record's fields."""
-    return list(value.__dataclass_fields__)

@@ -55,7 +55,7 @@ def create(
             # It would be refused, save for cpu and pids, which would make the cgroup a threaded
             # domain: then no process could join one below ("Threads" in cgroup-v2.rst).
             return
-        for name in sorted(off):
+        for name in sorted(off and off & _words(f"{path}/cgroup.controllers")):
             # One at a time: a write of several is refused whole for the sake of one. What could
             # not be enabled is missed, and explained, only by a limit that needs it.
             with contextlib.suppress(KernelError):

@@ -16,14 +16,20 @@ from . import frames
 if TYPE_CHECKING:
     from .awaiting import CellLoop
 
+_DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
+
 
 def set_signals() -> None:
-    """Have SIGINT raise KeyboardInterrupt, whatever was inherited.
+    """Have SIGINT raise KeyboardInterrupt and the others their defaults, whatever was inherited.
 
-    Other signals keep their defaults. Linux drops those to pid 1 of a PID namespace
-    (pid_namespaces(7)), so the container's monitor acts for it; a handler here would be worse: what
-    a child of the cell gets between fork and its own clean-up of handlers is lost.
+    (Of a process that ignores SIGCHLD, children leave no exit code: wait(2).) Linux drops signals to pid 1
+    of a PID namespace that it has no handler for (pid_namespaces(7)), so the container's monitor
+    acts for it; a handler here would be worse: a signal to a child of the cell between its fork and
+    its clean-up of handlers would be lost.
     """
+    for number in _DEFAULT:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 

@@ -153,11 +153,20 @@ def test_interrupt_of_a_shell_command():
     assert (cell.exit_code, cell.text()) == (130, "go\n")
 
 
+_SPAWN = """
+import subprocess
+print(subprocess.run(['false']).returncode)
+print('go')
+while True: pass
+"""
+
+
 def test_sigint_that_was_ignored_at_the_start():
-    """A runner whose parent ignored or blocked SIGINT can be interrupted nevertheless."""
+    """A runner whose parent ignored or blocked SIGINT can be interrupted, and waits for children."""
     code = f"""
 import signal, socket, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 sys.path.insert(0, {str(harness.REPO)!r})
 from nscontainer import runner
@@ -170,10 +179,11 @@ sys.exit(runner.main(socket.socket(fileno=int(sys.argv[1]))))
     ) as process:
         theirs.close()
         cell = harness.Cell(process, ours, process.pid)
-        cell.send("execute_request", code="print('go')\nwhile True: pass")
+        cell.send("execute_request", code=_SPAWN)
         cell.read("go")
         cell.signal()
         assert cell.finish().exit_code == 130
+        assert cell.text() == "1\ngo\n"
 
 
 @pytest.mark.root
