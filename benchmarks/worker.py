@@ -70,15 +70,13 @@ class Worker:
 
         spec = build(request["argv"])
         lap()
-        container = Container.create(spec)
-        lap()
-        container.start()
+        container = Container.create(spec, start=True)
         lap()
         record = container.drive()
         lap()
         RunResult.from_record(record, container.samples())
         lap()
-        names = ("spec", "create", "start", "drive", "result")
+        names = ("spec", "create", "drive", "result")
         parts = [later - earlier for earlier, later in itertools.pairwise(times)]
         return {
             "calls": dict(zip(names, parts, strict=True)),

@@ -118,7 +118,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _option("isolation", "--cgroupns", "share_cgroup", "host",
             "see the host's cgroup tree", **_SHARE),
     _option("isolation", "--time", "share_time", "host",
-            "share the host's monotonic and boot clocks", **_SHARE),
+            "no time namespace of its own", **_SHARE),
     _option("isolation", "--cap-add", "cap_add", "CAP",
             "give a capability as well, as NET_RAW (repeat)", **_REPEAT),
     _option("isolation", "--cap-drop", "cap_drop", "CAP",
@@ -282,12 +282,18 @@ def _environment_file(path: str) -> list[str]:
 
 
 def _absolute_volume(text: str) -> str:
-    """Resolve ``./data:/data`` and ``~/data:/data``: the spec takes absolute paths only."""
+    """Resolve ``./data:/data`` and ``~/data:/data``: the spec takes absolute paths only.
+
+    One that isn't there is an error here, in the user's words; Docker would make it, as root.
+    """
     source, colon, rest = text.partition(":")
     if source.startswith("~"):
         source = os.path.expanduser(source)
     if source in (".", "..") or source.startswith(("./", "../")):
         source = os.path.abspath(source)
+    if source.startswith("/") and not os.path.exists(source):
+        message = f"volume {text!r}: there is no {source}"
+        raise SpecError(message, hint="make it first")
     return source + colon + rest
 
 

@@ -127,7 +127,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "memory.failcnt",
         "count",
         "times the memory limit was hit",
-        "memory.failcnt",
+        "memory.failcnt + memory.memsw.failcnt",
         "memory.events max",
     ),
     _gauge(

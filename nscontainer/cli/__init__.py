@@ -54,11 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: the command's own for ``run`` and ``exec``, 128+n by signal n, 126 not
         executable, 127 not found; 125 for an error of usage or (``run``) of the engine, else 1.
     """
+    _prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     name = _ALIASES.get(arguments[0], arguments[0])
     try:
         code = _dispatch(name, arguments[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except NsContainerError as error:
         return fail(error, name)
     except BrokenPipeError:
@@ -121,6 +123,22 @@ def overview() -> str:
             "  nscontainer run --cpu 20% --memory 256M -- python3 script.py",
         ]
     )
+
+
+def _prepare_streams() -> None:
+    """Have descriptors 0 to 2 open, and a text that the terminal's encoding lacks escaped.
+
+    A descriptor closed by the caller (``nscontainer run … >&-``) would else become one of the
+    engine's sockets, and the container's output would be written into that.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _silence_stdout() -> None:

@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             if getattr(given, name):
                 message = f"--{name} needs a container in the foreground"
                 raise SpecError(message, hint="leave -d out")
-    if given.tty and given.interactive and not sys.stdin.isatty():
+    if given.tty and given.interactive and not os.isatty(0):
         message = "-t with -i needs a terminal as standard input"
         raise SpecError(message, hint="leave -t out")
     if given.usage:
@@ -181,9 +181,7 @@ def stopping(container: Container) -> Iterator[None]:
 
 def report(record: dict[str, Any], container: Container, given: argparse.Namespace) -> None:
     """Write the files that were asked for, and the summary where somebody reads it."""
-    card = not record.get("exec_error") and (
-        given.card or (not given.quiet and sys.stderr.isatty())
-    )
+    card = not record.get("exec_error") and (given.card or (not given.quiet and os.isatty(2)))
     if not (card or given.usage or given.result):
         return
     from nscontainer.measure.result import RunResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -54,7 +54,7 @@ def stats_command(argv: Sequence[str]) -> int:
         if container.status not in ("running", "paused"):
             message = f"container {reference!r} is {container.status}"
             raise StateError(message, hint="only a living one uses anything")
-    live = sys.stdout.isatty() and not given.json and not given.no_stream
+    live = os.isatty(1) and not given.json and not given.no_stream
     with contextlib.suppress(KeyboardInterrupt):  # the usual way to leave a live table
         _stream(given, live=live)
     return 0

@@ -38,7 +38,7 @@ _WHY_NAMESPACE: Final = {
     "pid": "it can't see or signal the host's processes",
     "net": "it is cut off from the network",
     "cgroup": "it doesn't see where it stands in the host's cgroup tree",
-    "time": "its clocks count from its own start",
+    "time": "its monotonic and boot clocks are not tied to the host's",
 }
 
 

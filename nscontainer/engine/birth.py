@@ -28,7 +28,6 @@ from nscontainer.linux import caps, cgroup, clone, mount, procfs
 from nscontainer.linux.syscalls import KernelError
 from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
 
-WANTED: Final = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio"})
 PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
 
 
@@ -182,7 +181,7 @@ class Birth:
         self.request.stdio = (self.request.stdio[0], log, log)
 
     def _make_cgroup(self) -> None:
-        self.cgroup = cgroup.create(self.request.layout, self.request.id, want=WANTED)
+        self.cgroup = cgroup.create(self.request.layout, self.request.id, want=cgroup.default_want(self.request.layout))
         self.cleanup.callback(self.cgroup.close)
         self.cleanup.callback(self._remove_cgroup)
         self.cgroup.place(self.spec.limits)

@@ -65,7 +65,7 @@ class Frames:
                 return
             body = bytes(self._data[_FRAME.size : end])
             del self._data[:end]
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 parsed = json.loads(body)
                 if isinstance(parsed, dict) and isinstance(parsed.get("content"), dict):
                     yield parsed

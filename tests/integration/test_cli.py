@@ -149,6 +149,19 @@ def test_large_output_is_whole(nsc: Run) -> None:
     assert done.stdout == "x" * 10_000_000
 
 
+def test_closed_streams(environment: dict[str, str], tmp_path: Path) -> None:
+    """A stream that the caller closed doesn't become one of the engine's own descriptors."""
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        line = f'exec "$0" -m nscontainer run -i sh -c "echo out; echo err >&2; exit 3" {closed}'
+        done = subprocess.run(
+            ["sh", "-c", line, sys.executable], env=environment, cwd=tmp_path, check=False,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 3, closed
+        assert done.stdout == ("" if " >&-" in f" {closed}" else "out\n")
+        assert done.stderr == ("" if "2>&-" in closed else "err\n")
+
+
 def test_card_is_a_line(nsc: Run) -> None:
     """--card prints the summary where standard error is no terminal."""
     done = nsc("run", "--card", "true")

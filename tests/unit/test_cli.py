@@ -98,16 +98,14 @@ def test_exit_codes_of_errors(error: NsContainerError, name: str, code: int) -> 
 def test_broken_pipe_is_quiet() -> None:
     """A table whose reader has gone ends without a word."""
     script = "import sys; from nscontainer.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
+    reader, writer = os.pipe()
+    os.close(reader)  # before it starts: nobody ever reads
+    done = subprocess.run(
         [sys.executable, "-c", script, "--help"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=writer, stderr=subprocess.PIPE, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 141
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # --- run's arguments -------------------------------------------------------------------------
@@ -132,10 +130,9 @@ def test_working_directory_is_the_callers(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_terminal_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """-it with a pipe as standard input is refused, as Docker does."""
-    with open(os.devnull, encoding="utf-8") as null:
-        monkeypatch.setattr(sys, "stdin", null)
-        with pytest.raises(SpecError, match="-t with -i needs a terminal"):
-            run.parse(["-it", "sh"])
+    monkeypatch.setattr(os, "isatty", lambda _fd: False)
+    with pytest.raises(SpecError, match="-t with -i needs a terminal"):
+        run.parse(["-it", "sh"])
 
 
 # --- text ------------------------------------------------------------------------------------

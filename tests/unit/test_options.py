@@ -59,7 +59,7 @@ def test_dockers_forms_build_a_spec() -> None:
             *"--cpus 1.5 -m 256m --memory-swap -1 --pids-limit 50 --cpuset-cpus 0 -c 512".split(),
             *"--ulimit nofile=64 --ulimit core=0:0 -e A=1 -w /tmp -u 1:1 --hostname box".split(),
             *"--net host --userns host --pid host --cap-add NET_RAW --cap-drop ALL".split(),
-            *"--security-opt seccomp=unconfined --read-only -v /a:/b:ro --tmpfs /x:size=1M".split(),
+            *"--security-opt seccomp=unconfined --read-only -v /usr:/b:ro --tmpfs /x:size=1M".split(),
             *"--init --stop-signal INT --sample 5ms --cpu-time 3s --timeout 1m --image host".split(),
         ),
     )
@@ -103,11 +103,15 @@ def test_env_file_missing(tmp_path: Path) -> None:
 def test_relative_volume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """./data and ~ are resolved, for a magic has no shell that would."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "x").touch()
     assert kwargs("-v", "./data:/data:ro", "-v", "~/x:/x")["volumes"] == [
         f"{tmp_path}/data:/data:ro",
-        "/home/me/x:/x",
+        f"{tmp_path}/x:/x",
     ]
+    with pytest.raises(SpecError, match=r"there is no .*/none"):
+        kwargs("-v", "./none:/x")
 
 
 def test_shares_add_up() -> None:

@@ -1,0 +1,39 @@
+"""``%%container`` and ``%container`` for IPython and Jupyter: ``%load_ext nscontainer``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]
+
+_NAME = "container"
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics and their Tab completion, and start the engine's helper meanwhile."""
+    from nscontainer_magics import completion
+    from nscontainer_magics.magics import ContainerMagics
+
+    shell.register_magics(ContainerMagics(shell))
+    completion.install(shell)
+    if sys.platform == "linux":
+        # Without it the first cell would wait for an interpreter to start. What hinders it here is
+        # told when a container is asked for.
+        from nscontainer.engine import spawner_client
+
+        with contextlib.suppress(Exception):
+            spawner_client.warm(cells=True)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics and the completion away again."""
+    from nscontainer_magics import completion
+
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop(_NAME, None)
+    completion.remove(shell)

@@ -1,0 +1,116 @@
+"""The ``%%container`` line: its parser, its help, and what was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import keyword
+import os
+import shlex
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nscontainer import options
+from nscontainer.errors import SpecError
+
+_DESCRIPTION: Final = """\
+Run this cell in a fresh container, held to the limits given.
+
+The cell is Python, as in the notebook itself: the same interpreter and packages, the notebook's
+working directory; what it writes stays in the container. With --sh, or with #! and a program in its
+first line, it is a script of that language."""
+
+_EPILOG: Final = """\
+Examples:
+  %%container --cpu 20% --memory 256M -o r       then r.usage, r.totals, r.plot()
+  %%container --sh --pids-limit 20
+  %%container -v ./data:/data:ro --timeout 1m -e SEED=1
+Python variables: --cpu $q or --cpu {q*100}%"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellLine:
+    """What a ``%%container`` line asks for."""
+
+    build: dict[str, Any]
+    """Keyword arguments of :func:`nscontainer.spec.build`."""
+    name: str | None = None
+    output: str | None = None
+    sh: bool = False
+    quiet: bool = False
+    raise_error: bool = True
+    help: bool = False
+
+
+@functools.cache
+def parser() -> options.Parser:
+    """Make the parser of the line."""
+    made = options.Parser(
+        prog="%%container",
+        usage="%%%%container [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        add_help=False,
+        formatter_class=_formatter,
+    )
+    made.add_argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    made.add_argument("--sh", action="store_true", help="the cell is a script for /bin/sh")
+    made.add_argument(
+        "--no-raise-error",
+        dest="raise_error",
+        action="store_false",
+        help="go on where the container fails: no error, so that Run All doesn't stop",
+    )
+    options.add_to(made, magic=True)
+    made.add_argument("-h", "--help", action="store_true", help="show this")
+    return made
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=96)
+
+
+def help_text() -> str:
+    """Give the help, as ``%%container?`` shows it."""
+    return parser().format_help()
+
+
+def split(line: str) -> list[str]:
+    """Split a magic's line into words as a shell does.
+
+    Raises
+    ------
+    SpecError
+        A quote is left open.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        message = f"the line can't be read: {str(error)[:1].lower()}{str(error)[1:]}"
+        raise SpecError(message, hint="close every quote, or escape it with a backslash") from None
+
+
+def parse(line: str) -> CellLine:
+    """Read the line.
+
+    Raises
+    ------
+    SpecError
+        One line: the option, the value, how to mend it.
+    """
+    given = parser().parse_args(split(line))
+    if given.help:
+        return CellLine(build={}, help=True)
+    if given.output is not None and (
+        not given.output.isidentifier() or keyword.iskeyword(given.output)
+    ):
+        message = f"{given.output!r} can't be a variable's name"
+        raise SpecError(message, hint="as -o r")
+    return CellLine(
+        build=options.to_build_kwargs(given, environ=os.environ),
+        name=given.name,
+        output=given.output,
+        sh=given.sh,
+        quiet=given.quiet,
+        raise_error=given.raise_error,
+    )

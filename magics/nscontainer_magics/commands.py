@@ -1,0 +1,311 @@
+"""``%container``: the sub-commands about containers and the host."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from nscontainer import options
+from nscontainer.errors import CommandError, NsContainerError, SpecError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from nscontainer.engine.container import Container
+
+_BETWEEN_READINGS_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One sub-command."""
+
+    call: Callable[[list[str]], Any]
+    usage: str
+    summary: str
+    takes_name: bool = False
+    """Whether a container's name is an argument, for Tab to complete."""
+
+
+def call(words: Sequence[str]) -> Any:
+    """Carry a sub-command out, and give what it returns to show.
+
+    Raises
+    ------
+    SpecError
+        There is no such sub-command, or its arguments can't be used.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return None
+    name, *arguments = words
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, [*COMMANDS, "last"], 1)
+        message = f"{name!r} is no sub-command of %container"
+        raise SpecError(message, hint=f"did you mean {close[0]}?" if close else "see %container?")
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"%container {name} {COMMANDS[name].usage}".rstrip())
+        print(COMMANDS[name].summary)
+        return None
+    return COMMANDS[name].call(arguments)
+
+
+def help_text() -> str:
+    """Give the help, as ``%container?`` shows it."""
+    rows = [(f"{name} {c.usage}".rstrip(), c.summary) for name, c in COMMANDS.items()]
+    rows.append(("last", "the result of the newest %%container cell"))
+    width = max(len(left) for left, _ in rows)
+    lines = [f"  {left:<{width}}  {right}" for left, right in rows]
+    head = "Look after containers: %container SUB-COMMAND [arguments]."
+    return "\n".join([head, "", *lines, "", "NAME is a container's name, its id, or its start."])
+
+
+# --- parsing ---------------------------------------------------------------------------------
+
+
+def _parser(name: str, names: str | None = None) -> options.Parser:
+    parser = options.Parser(prog=f"%container {name}", add_help=False)
+    if names is not None:
+        parser.add_argument("names", metavar="NAME", nargs=names)
+    return parser
+
+
+def _engine() -> type[Container]:
+    if sys.platform != "linux":
+        from nscontainer.doctor import explain_missing
+
+        raise explain_missing()
+    from nscontainer.engine.container import Container
+
+    return Container
+
+
+def _each(names: Iterable[str], act: Callable[[Container], object]) -> None:
+    """Do something to each container: all are tried, and the first error is raised at the end."""
+    first: NsContainerError | None = None
+    for name in names:
+        try:
+            act(_engine().get(name))
+        except NsContainerError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> DataFrame:
+    """Lay rows out as a DataFrame; pandas comes in only when a table is asked for."""
+    frame: DataFrame = import_module("pandas").DataFrame(list(rows), columns=list(columns))
+    return frame
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def _ps(words: list[str]) -> DataFrame:
+    parser = _parser("ps")
+    parser.add_argument("-a", "--all", action="store_true")
+    given = parser.parse_args(words)
+    now, rows = time.time(), []
+    for container in _engine().list(all=given.all):
+        with contextlib.suppress(NsContainerError):  # it went while we looked
+            facts = container.inspect()
+            record = facts.get("record") or {}
+            command = facts["spec"]["command"]
+            rows.append(
+                {
+                    "name": facts["name"],
+                    "id": facts["id"],
+                    "image": facts["image"],
+                    "command": "(cell)" if command is None else " ".join(command),
+                    "status": facts["status"],
+                    "exit_code": record.get("exit_code"),
+                    "age_s": round(now - facts["created_unix"], 1),
+                }
+            )
+    return _table(rows, ("name", "id", "image", "command", "status", "exit_code", "age_s"))
+
+
+def _stats(words: list[str]) -> DataFrame:
+    from nscontainer.cli import stats
+
+    given = _parser("stats", "*").parse_args(words)
+    engine = _engine()
+    found = [engine.get(name) for name in given.names] or [
+        container for container in engine.list() if container.status in ("running", "paused")
+    ]
+    before = [container.stats() for container in found]
+    if found:
+        time.sleep(_BETWEEN_READINGS_S)
+    rows = []
+    for container, first in zip(found, before, strict=True):
+        with contextlib.suppress(NsContainerError):  # it ended meanwhile
+            limit = stats.memory_limit(container)
+            usage = stats.usage(container.id, container.name, first, container.stats(), limit)
+            rows.append({name: getattr(usage, name) for name in _USAGE})
+    return _table(rows, _USAGE)
+
+
+_USAGE: Final = (
+    "name",
+    "id",
+    "cpu_share",
+    "cpu_limit",
+    "throttled_share",
+    "memory_bytes",
+    "memory_limit_bytes",
+    "read_bytes",
+    "write_bytes",
+    "pids",
+)
+
+
+def _top(words: list[str]) -> DataFrame:
+    given = _parser("top", 1).parse_args(words)  # type: ignore[arg-type]
+    columns = ("pid", "pid_inside", "ppid", "user", "state", "cpu_s", "rss_bytes", "command")
+    return _table(_engine().get(given.names[0]).top(), columns)
+
+
+def _inspect(words: list[str]) -> dict[str, Any]:
+    given = _parser("inspect", 1).parse_args(words)  # type: ignore[arg-type]
+    return _engine().get(given.names[0]).inspect()
+
+
+def _logs(words: list[str]) -> None:
+    given = _parser("logs", 1).parse_args(words)  # type: ignore[arg-type]
+    sys.stdout.write(_engine().get(given.names[0]).logs().decode("utf-8", "replace"))
+
+
+def _doctor(words: list[str]) -> None:
+    from nscontainer import doctor
+
+    _parser("doctor").parse_args(words)
+    print(doctor.report(doctor.examine()))
+
+
+def _gc(words: list[str]) -> None:
+    _parser("gc").parse_args(words)
+    _engine()
+    from nscontainer.engine.garbage import collect
+
+    print("\n".join(collect()) or "nothing was left behind")
+
+
+# --- changing --------------------------------------------------------------------------------
+
+
+def _kill(words: list[str]) -> None:
+    parser = _parser("kill", "+")
+    parser.add_argument("-s", "--signal", default="KILL")
+    given = parser.parse_args(words)
+    _each(given.names, lambda container: container.kill(given.signal))
+
+
+def _stop(words: list[str]) -> None:
+    from nscontainer.units import parse_duration
+
+    parser = _parser("stop", "+")
+    parser.add_argument("-t", "--time", default="10")
+    given = parser.parse_args(words)
+    timeout_s = parse_duration(given.time)
+    _each(given.names, lambda container: container.stop(timeout_s))
+
+
+def _remove(words: list[str]) -> None:
+    parser = _parser("rm", "+")
+    parser.add_argument("-f", "--force", action="store_true")
+    given = parser.parse_args(words)
+    _each(given.names, lambda container: container.remove(force=given.force))
+
+
+def _update(words: list[str]) -> dict[str, Any]:
+    parser = _parser("update", 1)  # type: ignore[arg-type]
+    options.add_to(parser, magic=True, groups=["limits"])
+    given = parser.parse_args(words)
+    limits = options.to_build_kwargs(given)
+    if not limits:
+        message = "update was given no limit to change"
+        raise SpecError(message, hint="as %container update NAME --cpu 50%")
+    return _engine().get(given.names[0]).update(**limits)
+
+
+def _pause(words: list[str]) -> None:
+    given = _parser("pause", "+").parse_args(words)
+    _each(given.names, lambda container: container.pause())
+
+
+def _resume(words: list[str]) -> None:
+    given = _parser("resume", "+").parse_args(words)
+    _each(given.names, lambda container: container.resume())
+
+
+def _rename(words: list[str]) -> None:
+    given = _parser("rename", 2).parse_args(words)  # type: ignore[arg-type]
+    _engine().get(given.names[0]).rename(given.names[1])
+
+
+def _exec(words: list[str]) -> None:
+    from IPython.core.getipython import get_ipython
+
+    from nscontainer_magics.display import Display
+
+    parser = _parser("exec")
+    for option in options.OPTIONS:
+        if option.dest in ("env", "workdir", "user"):
+            parser.add_argument(
+                *option.flags, dest=option.dest, action=option.action, metavar=option.metavar
+            )
+    before, rest = parser.split_command(words)
+    given = parser.parse_args(before)
+    if rest[1:2] == ["--"]:
+        del rest[1]
+    if len(rest) < 2:
+        message = "exec needs a container and a command"
+        raise SpecError(message, hint="%container exec NAME -- ls -l")
+    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shown = Display(shell)
+    result = (
+        _engine()
+        .get(rest[0])
+        .exec(
+            rest[1:],
+            env=options.to_build_kwargs(given).get("env"),
+            workdir=given.workdir,
+            user=given.user,
+            on_stdout=shown.stdout,
+            on_stderr=shown.stderr,
+        )
+    )
+    shown.finish()
+    if result.exit_code:
+        message = f"{rest[1]}: exit code {result.exit_code}"
+        raise CommandError(message, exit_code=result.exit_code)
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "ps": Command(_ps, "[-a]", "the containers that live, or all, as a DataFrame"),
+    "stats": Command(_stats, "[NAME…]", "what they use now, as a DataFrame", takes_name=True),
+    "top": Command(_top, "NAME", "its processes, as a DataFrame", takes_name=True),
+    "inspect": Command(_inspect, "NAME", "all that is known of it", takes_name=True),
+    "logs": Command(_logs, "NAME", "what a detached one has printed", takes_name=True),
+    "exec": Command(
+        _exec,
+        "[-e N=V] [-w DIR] [-u USER] NAME -- COMMAND…",
+        "run a command in it",
+        takes_name=True,
+    ),
+    "update": Command(_update, "NAME --cpu 50% …", "change limits while it runs", takes_name=True),
+    "pause": Command(_pause, "NAME…", "freeze every process", takes_name=True),
+    "resume": Command(_resume, "NAME…", "let it go on", takes_name=True),
+    "stop": Command(_stop, "[-t 10s] NAME…", "ask it to end, kill it later", takes_name=True),
+    "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
+    "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
+    "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),
+    "doctor": Command(_doctor, "", "what this host can do, and how to mend what it can't"),
+    "gc": Command(_gc, "", "remove what a crash left"),
+}

@@ -1,0 +1,109 @@
+"""Tab: flags and their choices, sub-commands, and the names of containers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
+
+from nscontainer import options
+from nscontainer_magics import cell_line, commands
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_CELL: Final = re.compile(r"\s*%%container(?:\s|$)")
+_LINE: Final = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%container(?:\s|$)")
+_CHOICES: Final = {
+    "--network": ("none", "host"),
+    "--net": ("none", "host"),
+    "--seccomp": ("default", "unconfined"),
+    "--cpu": ("10%", "20%", "50%", "100%"),
+    "--cpus": ("0.1", "0.2", "0.5", "1"),
+    "--memory": ("64M", "128M", "256M", "512M", "1G"),
+    "--share": ("uts", "ipc", "pid", "net", "user", "cgroup", "time"),
+}
+
+
+@context_matcher(identifier="nscontainer")
+def matcher(context: CompletionContext) -> dict[str, Any]:
+    """Complete the word at the cursor on a line of ours; elsewhere say nothing."""
+    before = context.text_until_cursor
+    if context.cursor_line == 0 and _CELL.match(before):
+        words = _words(before)
+        found = _flags(words, _cell_options())
+    elif _LINE.match(before):
+        found = _sub_command(_words(before))
+    else:
+        return {"completions": []}
+    word = _words(before)[-1]
+    matches = sorted({text for text in found if text.startswith(word)})
+    completions = [SimpleCompletion(text, type="container") for text in matches]
+    return {
+        "completions": completions,
+        "matched_fragment": word,
+        # Where there is nothing of ours (a path, say) IPython's own may have something.
+        "suppress": bool(completions),
+    }
+
+
+def _words(before: str) -> list[str]:
+    """Split what follows the magic's name; the last word is the one at the cursor, maybe empty."""
+    text = before.partition("container")[2]
+    words = text.split()
+    return words if words and not text[-1].isspace() else [*words, ""]
+
+
+def _cell_options() -> Iterable[str]:
+    return [flag for action in cell_line.parser()._actions for flag in action.option_strings]  # noqa: SLF001
+
+
+def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
+    previous = words[-2] if len(words) > 1 else ""
+    if previous in _CHOICES:
+        return _CHOICES[previous]
+    for option in options.OPTIONS:
+        if previous in option.flags and option.takes_value:
+            return option.choices or ()
+    return flags if words[-1].startswith("-") or not words[-1] else ()
+
+
+def _sub_command(words: list[str]) -> Iterable[str]:
+    if len(words) == 1:
+        return [*commands.COMMANDS, "last"]
+    command = commands.COMMANDS.get(words[0])
+    if command is None:
+        return ()
+    if words[0] == "update" and (words[-1].startswith("-") or words[-2] in _CHOICES):
+        limits = [flag for o in options.OPTIONS if o.group == "limits" for flag in o.flags]
+        return _flags(words, limits)
+    if words[-1].startswith("-"):
+        return re.findall(r"(?<=\[)-{1,2}\w+", command.usage)
+    return _names() if command.takes_name else ()
+
+
+def _names() -> list[str]:
+    """List the containers' names."""
+    if sys.platform != "linux":
+        return []
+    from nscontainer.engine.container import Container
+
+    with contextlib.suppress(Exception):
+        return [container.name for container in Container.list(all=True)]
+    return []
+
+
+def install(shell: InteractiveShell) -> None:
+    """Add the matcher to a shell's completer."""
+    remove(shell)
+    shell.Completer.custom_matchers.append(matcher)
+
+
+def remove(shell: InteractiveShell) -> None:
+    """Take it away again."""
+    found = shell.Completer.custom_matchers
+    found[:] = [m for m in found if getattr(m, "matcher_identifier", None) != "nscontainer"]

@@ -1,0 +1,137 @@
+"""The magics themselves: ``%%container`` runs a cell, ``%container`` looks after containers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.display import display
+
+from nscontainer.errors import HostError, NsContainerError, SetupError, SpecError
+from nscontainer_magics import cell_line, commands, script
+from nscontainer_magics.display import Display
+from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
+
+if TYPE_CHECKING:
+    from nscontainer.measure.result import RunResult
+    from nscontainer_magics.cell_line import CellLine
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _documented(text: str) -> Callable[[Function], Function]:
+    """Give a magic the help that ``?`` shows."""
+
+    def give(function: Function) -> Function:
+        function.__doc__ = text
+        return function
+
+    return give
+
+
+@magics_class
+class ContainerMagics(Magics):
+    """Run cells in containers."""
+
+    last: RunResult | None = None
+    """The result of the newest cell."""
+
+    @cell_magic("container")
+    @_documented(cell_line.help_text())
+    def run_cell(self, line: str, cell: str) -> None:  # noqa: D102  # the parser's help
+        with _errors_in_one_line():
+            asked = cell_line.parse(line)
+            if asked.help:
+                print(cell_line.help_text())
+                return
+            if not cell.strip():
+                message = "the cell is empty"
+                raise SpecError(message, hint="write code below the %%container line")
+            result = self._run(asked, cell)
+        self.last = result
+        if asked.output:
+            self.shell.user_ns[asked.output] = result
+        if not asked.quiet:
+            display(result)  # type: ignore[no-untyped-call]
+        self._judge(result, asked)
+
+    @line_magic("container")
+    @_documented(commands.help_text())
+    def manage(self, line: str) -> Any:  # noqa: D102  # the sub-commands' help
+        with _errors_in_one_line():
+            words = cell_line.split(line)
+            if words[:1] == ["last"]:
+                return self._last(words)
+            return commands.call(words)
+
+    def _last(self, words: list[str]) -> RunResult:
+        if len(words) > 1:
+            message = f"{words[1]!r} is one argument too many"
+            raise SpecError(message, hint="%container last")
+        if self.last is None:
+            message = "no cell has run in a container yet"
+            raise SpecError(message, hint="begin a cell with %%container")
+        return self.last
+
+    def _run(self, asked: CellLine, cell: str) -> RunResult:
+        from nscontainer import api
+
+        shown = Display(self.shell)
+        # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
+        filename = f"Cell In[{self.shell.displayhook.prompt_count}]"
+        program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
+        sinks: dict[str, Any] = {"on_stdout": shown.stdout, "on_stderr": shown.stderr}
+        options = {**asked.build, **sinks, "name": asked.name, "on_interrupt": "return"}
+        if program is None:
+            result = api.run_cell(
+                "\n" + cell,  # for the magic's own line, so that line numbers are the editor's
+                filename=filename,
+                on_message=shown.message,
+                on_start=shown.attach,
+                colors=str(self.shell.colors).lower() != "nocolor",
+                width=shutil.get_terminal_size().columns,
+                **options,
+            )
+        else:
+            how = script.make(cell, program, name=filename)
+            options.setdefault("workdir", _working_directory())
+            result = api.run(how.command, input=how.stdin, **options)
+        stdout, stderr = shown.finish()
+        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+
+    def _judge(self, result: RunResult, asked: CellLine) -> None:
+        """Fail as the container did."""
+        if result.ok:
+            return
+        error = Interrupted(result) if result.interrupted else ContainerFailed(result)
+        if asked.raise_error:
+            raise error
+        for line in error._render_traceback_():
+            print(line, file=sys.stderr)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        message = "the working directory no longer exists"
+        raise HostError(message, hint="change to one that does") from None
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Any:
+    """Have an error of ours shown as one line: what was wrong, and how to mend it."""
+    try:
+        yield
+    except (HostError, SetupError) as error:
+        from nscontainer.doctor import explain
+
+        raise in_one_line(explain(error)) from None
+    except NsContainerError as error:
+        raise in_one_line(error) from None
