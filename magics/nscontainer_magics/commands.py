@@ -69,7 +69,7 @@ def help_text() -> str:
 # --- parsing ---------------------------------------------------------------------------------
 
 
-def _parser(name: str, names: str | None = None) -> options.Parser:
+def _parser(name: str, names: str | int | None = None) -> options.Parser:
     parser = options.Parser(prog=f"%container {name}", add_help=False)
     if names is not None:
         parser.add_argument("names", metavar="NAME", nargs=names)
@@ -166,18 +166,18 @@ _USAGE: Final = (
 
 
 def _top(words: list[str]) -> DataFrame:
-    given = _parser("top", 1).parse_args(words)  # type: ignore[arg-type]
+    given = _parser("top", 1).parse_args(words)
     columns = ("pid", "pid_inside", "ppid", "user", "state", "cpu_s", "rss_bytes", "command")
     return _table(_engine().get(given.names[0]).top(), columns)
 
 
 def _inspect(words: list[str]) -> dict[str, Any]:
-    given = _parser("inspect", 1).parse_args(words)  # type: ignore[arg-type]
+    given = _parser("inspect", 1).parse_args(words)
     return _engine().get(given.names[0]).inspect()
 
 
 def _logs(words: list[str]) -> None:
-    given = _parser("logs", 1).parse_args(words)  # type: ignore[arg-type]
+    given = _parser("logs", 1).parse_args(words)
     sys.stdout.write(_engine().get(given.names[0]).logs().decode("utf-8", "replace"))
 
 
@@ -224,7 +224,7 @@ def _remove(words: list[str]) -> None:
 
 
 def _update(words: list[str]) -> dict[str, Any]:
-    parser = _parser("update", 1)  # type: ignore[arg-type]
+    parser = _parser("update", 1)
     options.add_to(parser, magic=True, groups=["limits"])
     given = parser.parse_args(words)
     limits = options.to_build_kwargs(given)
@@ -245,7 +245,7 @@ def _resume(words: list[str]) -> None:
 
 
 def _rename(words: list[str]) -> None:
-    given = _parser("rename", 2).parse_args(words)  # type: ignore[arg-type]
+    given = _parser("rename", 2).parse_args(words)
     _engine().get(given.names[0]).rename(given.names[1])
 
 
@@ -267,7 +267,7 @@ def _exec(words: list[str]) -> None:
     if len(rest) < 2:
         message = "exec needs a container and a command"
         raise SpecError(message, hint="%container exec NAME -- ls -l")
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     shown = Display(shell)
     result = (
         _engine()

@@ -29,7 +29,7 @@ _CHOICES: Final = {
 }
 
 
-@context_matcher(identifier="nscontainer")
+@context_matcher(identifier="nscontainer")  # type: ignore[untyped-decorator]
 def matcher(context: CompletionContext) -> dict[str, Any]:
     """Complete the word at the cursor on a line of ours; elsewhere say nothing."""
     before = context.text_until_cursor

@@ -19,6 +19,8 @@ from nscontainer_magics.display import Display
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from nscontainer.measure.result import RunResult
     from nscontainer_magics.cell_line import CellLine
 
@@ -42,7 +44,12 @@ class ContainerMagics(Magics):
     last: RunResult | None = None
     """The result of the newest cell."""
 
-    @cell_magic("container")
+    @property
+    def _ip(self) -> InteractiveShell:
+        assert self.shell is not None
+        return self.shell
+
+    @cell_magic("container")  # type: ignore[arg-type]  # its types don't know of decorated methods
     @_documented(cell_line.help_text())
     def run_cell(self, line: str, cell: str) -> None:  # noqa: D102  # the parser's help
         with _errors_in_one_line():
@@ -56,12 +63,12 @@ class ContainerMagics(Magics):
             result = self._run(asked, cell)
         self.last = result
         if asked.output:
-            self.shell.user_ns[asked.output] = result
+            self._ip.user_ns[asked.output] = result
         if not asked.quiet:
-            display(result)  # type: ignore[no-untyped-call]
+            display(result)
         self._judge(result, asked)
 
-    @line_magic("container")
+    @line_magic("container")  # type: ignore[arg-type]
     @_documented(commands.help_text())
     def manage(self, line: str) -> Any:  # noqa: D102  # the sub-commands' help
         with _errors_in_one_line():
@@ -82,9 +89,9 @@ class ContainerMagics(Magics):
     def _run(self, asked: CellLine, cell: str) -> RunResult:
         from nscontainer import api
 
-        shown = Display(self.shell)
+        shown = Display(self._ip)
         # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
-        filename = f"Cell In[{self.shell.displayhook.prompt_count}]"
+        filename = f"Cell In[{self._ip.displayhook.prompt_count}]"
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
         sinks: dict[str, Any] = {"on_stdout": shown.stdout, "on_stderr": shown.stderr}
         options = {**asked.build, **sinks, "name": asked.name, "on_interrupt": "return"}
@@ -94,7 +101,7 @@ class ContainerMagics(Magics):
                 filename=filename,
                 on_message=shown.message,
                 on_start=shown.attach,
-                colors=str(self.shell.colors).lower() != "nocolor",
+                colors=str(self._ip.colors).lower() != "nocolor",
                 width=shutil.get_terminal_size().columns,
                 **options,
             )

@@ -181,7 +181,9 @@ class Birth:
         self.request.stdio = (self.request.stdio[0], log, log)
 
     def _make_cgroup(self) -> None:
-        self.cgroup = cgroup.create(self.request.layout, self.request.id, want=cgroup.default_want(self.request.layout))
+        self.cgroup = cgroup.create(
+            self.request.layout, self.request.id, want=cgroup.default_want(self.request.layout)
+        )
         self.cleanup.callback(self.cgroup.close)
         self.cleanup.callback(self._remove_cgroup)
         self.cgroup.place(self.spec.limits)
@@ -368,7 +370,7 @@ class Birth:
             "id": self.request.id,
             "name": self.request.name,
             "image": self.spec.image,
-            "spec": self.spec.to_dict(),
+            "spec": self.state["spec"],
             "start_mode": self.request.start_mode,
             "cgroup": self.state["cgroup"],
             "isolation": {

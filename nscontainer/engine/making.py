@@ -209,7 +209,8 @@ def _ask(
 def _request(spec: ContainerSpec, container_id: str, name: str) -> wire.Message:
     environment = host.environment(os.environ)
     environment["NSCONTAINER_PYTHON"] = sys.executable
-    paths = spec.python_path or sys.path
+    # A command's own interpreter has its own first entry: the directory of what it runs.
+    paths = spec.python_path or sys.path[1:]
     return {
         "op": "create",
         "id": container_id,

@@ -438,7 +438,7 @@ class Monitor:
             "wall_ns": ended_ns - self.log.begin_ns,
             "baseline": self.baseline,
             "final": final,
-            "limits_asked": self.spec.to_dict()["limits"],
+            "limits_asked": self.spec.limits.to_dict(),
             "limits_read_back": read_back,
             "limit_changes": self.changes,
             "steal_ns": procfs.steal_ns() - self.steal_at_release,

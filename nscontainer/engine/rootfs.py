@@ -110,7 +110,7 @@ class Images:
 
     def lowers(self, key: tuple[object, ...], plan: Plan, *, mapped: bool) -> tuple[Lower, ...]:
         """Give the read-only layers of a plan, mounting them at the first call."""
-        key = (*key, mapped)
+        key = (*key, mapped, *(identity(view.path) for view in plan.views))
         if key not in self._lowers:
             self._lowers[key] = tuple(self._lower(view, mapped=mapped) for view in plan.views)
         return self._lowers[key]
@@ -141,6 +141,15 @@ class Images:
             self.notes.append(f"{path}: ids not mapped, files seen as nobody's ({error.strerror})")
             return False
         return True
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Tell which file stands at a path now; None where none does."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def make_init_layer(layer: str, view: View, *, owner: int) -> None:

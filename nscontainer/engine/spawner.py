@@ -205,7 +205,8 @@ class Spawner:
                 cgroup.remove_parents(self.layout)
 
     def _plan(self, needed: tuple[str, ...], home: str) -> host.Plan:
-        key = (home, *needed)
+        # A directory removed and made anew under the same path is another one: look again.
+        key = (home, *needed, *map(str, map(rootfs.identity, needed)))
         now = time.monotonic()
         made, plan = self._plans.get(key, (0.0, None))
         if plan is None or now - made > PLAN_AGE_S:

@@ -8,10 +8,11 @@ mounted at the same path (a submount does not come along in an overlay's lower l
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -116,7 +117,7 @@ def plan(
     home = os.path.realpath(home)
     root = View("/", hidden={os.path.realpath(p) for p in (*HIDDEN, *hide) if os.path.isdir(p)})
     root.hidden.discard("/")
-    root.removed = {p for pattern in SECRETS for p in glob.glob(pattern)}
+    root.removed = {p for pattern in SECRETS for p in glob.glob(pattern)} | set(_private("/etc"))
     if home not in ("/", "") and os.path.isdir(home) and root.shows(home):
         root.hidden.add(home)
     views = [root]
@@ -133,6 +134,20 @@ def plan(
         if not view.shows(directory) or _mount_between(points, view.path, directory):
             _add_view(views, directory, home)
     return Plan(tuple(views))
+
+
+def _private(top: str) -> Iterator[str]:
+    """Find what not everybody may read: passwords of services, of which no list is ever complete.
+
+    The container's root could: by the id map it is the owner of what root (or a service) owns.
+    """
+    with contextlib.suppress(OSError), os.scandir(top) as entries:
+        for entry in entries:
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if not stat.S_ISLNK(mode) and not mode & stat.S_IROTH:
+                yield entry.path
+            elif stat.S_ISDIR(mode):
+                yield from _private(entry.path)
 
 
 def _of_kernel(path: str) -> bool:

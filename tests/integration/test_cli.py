@@ -250,8 +250,10 @@ def test_sigkill_takes_the_container_along(
     wait_for(lambda: "doomed" not in nsc("ps", "-a").stdout)
 
 
-def _in_terminal(environment: dict[str, str], *argv: str, keys: bytes = b"") -> tuple[bytes, int]:
-    """Run with a terminal as all three streams; type the keys once it says ``ready``."""
+def _in_terminal(
+    environment: dict[str, str], *argv: str, keys: bytes = b"", cue: bytes = b"ready"
+) -> tuple[bytes, int]:
+    """Run with a terminal as all three streams; type the keys once it says ``cue``."""
     pid, master = pty.fork()
     if pid == 0:
         os.execve(NSC[0], [*NSC, *argv], environment)
@@ -267,7 +269,7 @@ def _in_terminal(environment: dict[str, str], *argv: str, keys: bytes = b"") -> 
         except OSError:
             break
         seen += data
-        if keys and b"ready" in seen:
+        if keys and cue in seen:
             os.write(master, keys)
             keys = b""
     os.close(master)
@@ -374,6 +376,14 @@ def test_update_and_stats(nsc: Run, detached: str) -> None:
     assert table[0].startswith("CONTAINER ID   NAME   CPU %   CPU LIMIT")
     assert "20%" in table[1]
     assert nsc("update", "box").returncode == 125
+
+
+def test_live_stats(environment: dict[str, str], detached: str) -> None:
+    """In a terminal the table is redrawn in place; Ctrl-C leaves it, and that is no failure."""
+    seen, code = _in_terminal(environment, "stats", keys=b"\x03", cue=b"box")
+    assert code == 0
+    assert seen.startswith(b"\x1b[H")
+    assert b"CONTAINER ID" in seen
 
 
 def test_kill(nsc: Run, detached: str) -> None:

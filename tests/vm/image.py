@@ -22,15 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.vm import guest
+from tests.vm import guest, host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent.parent
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 DEFAULT_CACHE: Final = Path("/var/tmp/nscontainer-vm")
+
+# With the dependencies, all that an image is made from.
+PARTS: Final = ("image.py", "host.py", "guest.py", "packages.txt")
 
 SUITE: Final = "bookworm"
 SOURCES: Final = (
@@ -45,11 +48,6 @@ KEPT_IMAGES: Final = 2
 
 # The extras of pyproject.toml that the tests need.
 EXTRAS: Final = ("test", "parquet")
-
-# The Debian package of each program that a build needs; a run from the cache needs only the first.
-QEMU: Final = ("qemu-system-x86_64", "qemu-system-x86")
-BUILD_TOOLS: Final = (QEMU, ("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"))
-KEYRING: Final = (Path("/usr/share/keyrings/debian-archive-keyring.gpg"), "debian-archive-keyring")
 
 UNIT: Final = """\
 [Unit]
@@ -86,10 +84,6 @@ MASKED_UNITS: Final = (
 )
 
 
-class VmError(Exception):
-    """The VM can't be built or run: a line for a person to read."""
-
-
 @dataclass(frozen=True)
 class Image:
     """A built image, kept from removal while it is held."""
@@ -112,96 +106,6 @@ class Image:
         return self.directory / "initrd.img"
 
 
-def say(text: str) -> None:
-    """Tell the person at the terminal what is going on."""
-    sys.stderr.write(f"tests/vm/run: {text}\n")
-    sys.stderr.flush()
-
-
-def call(argv: Sequence[str], what: str, env: dict[str, str] | None = None) -> None:
-    """Run a program quietly, in a session of its own; the end of its output is the error when it fails.
-
-    It is started so that it can't outlive us, and so that a Ctrl-C reaches us alone.
-    """
-    environ = {**os.environ, "PATH": program_path(), "LC_ALL": "C.UTF-8"}
-    environ.pop("PYTHONPATH", None)  # ours, set by `run`
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**environ, **(env or {})},
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        if code != 0:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").splitlines()[-20:]
-            raise VmError(
-                "\n  ".join([f"{what} failed with exit code {code}; its last lines:", *lines])
-            )
-
-
-def call_apart(argv: Sequence[str], what: str, env: dict[str, str] | None = None) -> None:
-    """Run a program in a mount and PID namespace of its own, which go away with all in them when it ends."""
-    call(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *argv],
-        what,
-        env,
-    )
-
-
-def call_in(tree: Path, argv: Sequence[str], what: str, at_mnt: Path | None = None) -> None:
-    """Run a program in the directory `tree` as its root, with /proc, /dev and, if asked, a directory at /mnt."""
-    script = (
-        'mount --bind /dev "$1/dev" && mount -t proc proc "$1/proc" && '
-        '{ [ -z "$2" ] || mount --bind "$2" "$1/mnt"; } && tree=$1 && shift 2 && exec chroot "$tree" "$@"'
-    )
-    call_apart(["sh", "-c", script, "sh", str(tree), str(at_mnt or ""), *argv], what)
-
-
-def program_path() -> str:
-    """Return a PATH on which the administrator's programs are, too."""
-    return f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
-
-
-def have(program: str) -> bool:
-    """Whether `program` can be run."""
-    return shutil.which(program, path=program_path()) is not None
-
-
-def install(tools: Sequence[tuple[str, str]]) -> None:
-    """Install the Debian packages of the `tools` (program, package) that aren't here."""
-    packages = [package for program, package in tools if not have(program)]
-    if tools is BUILD_TOOLS and not KEYRING[0].exists():
-        packages.append(KEYRING[1])
-    if packages:
-        apt_install(packages)
-
-
-def apt_install(packages: Sequence[str]) -> None:
-    """Install Debian packages on the host."""
-    names = " ".join(packages)
-    if os.geteuid() != 0 or not have("apt-get"):
-        raise VmError(f"missing Debian packages: {names}; as root: apt-get install {names}")
-    say(f"installing {names}")
-    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    command = [*apt, "install", "--no-install-recommends", *packages]
-    env = {"DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        call(command, "apt-get install", env)
-    except VmError:  # on a fresh machine there are no package lists yet, or old ones
-        call([*apt, "update"], "apt-get update", env)
-        call(command, "apt-get install", env)
-
-
 def requirements() -> list[str]:
     """Return the project's dependencies and its tests', as pyproject.toml has them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -212,7 +116,7 @@ def requirements() -> list[str]:
 def fingerprint() -> str:
     """Return the hash of all that an image is made from."""
     digest = hashlib.sha256("\n".join(requirements()).encode())
-    for path in HERE / "image.py", HERE / "guest.py", HERE / "packages.txt", CONSTRAINTS:
+    for path in *(HERE / name for name in PARTS), CONSTRAINTS:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -223,7 +127,7 @@ def cache_directory() -> Path:
     path = Path(given).absolute() if given else DEFAULT_CACHE
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid not in {0, os.geteuid()}:
-        raise VmError(f"{path} belongs to another user; set NSCONTAINER_VM_CACHE")
+        raise host.VmError(f"{path} belongs to another user; set NSCONTAINER_VM_CACHE")
     return path
 
 
@@ -264,13 +168,13 @@ def hold() -> Iterator[Image]:
 def build_once(cache: Path, image: Image) -> None:
     """Build `image` unless another run is doing so, in which case wait for it; then remove old ones."""
     if os.geteuid() != 0:
-        raise VmError(
+        raise host.VmError(
             f"no image in {cache} for this checkout, and only root can build one; as root: tests/vm/run --build"
         )
     try:
         held = lock(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)
     except BlockingIOError:
-        say("waiting for another run to build the VM's image")
+        host.say("waiting for another run to build the VM's image")
         held = lock(cache / "lock", fcntl.LOCK_EX, create=True)
     try:
         if not image.directory.exists():
@@ -284,8 +188,10 @@ def build_now(cache: Path, image: Image) -> None:
     """Build `image`; a build that fails or is stopped leaves nothing behind."""
     for leftover in cache.glob("building-*"):  # of a build that was killed
         remove(leftover)
-    install(BUILD_TOOLS)
-    say(f"building the VM's image in {cache} (once for each set of dependencies; some minutes)")
+    host.install(host.BUILD_TOOLS)
+    host.say(
+        f"building the VM's image in {cache} (once for each set of dependencies; some minutes)"
+    )
     start = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
     try:
@@ -294,7 +200,7 @@ def build_now(cache: Path, image: Image) -> None:
         (work / "image").rename(image.directory)
     finally:
         remove(work)
-    say(f"built in {time.monotonic() - start:.0f} s")
+    host.say(f"built in {time.monotonic() - start:.0f} s")
 
 
 def remove(work: Path) -> None:
@@ -322,7 +228,7 @@ def build(work: Path) -> None:
     for name, step in steps:
         start = time.monotonic()
         step()
-        say(f"  {name}: {time.monotonic() - start:.0f} s")
+        host.say(f"  {name}: {time.monotonic() - start:.0f} s")
 
 
 def bootstrap(tree: Path) -> None:
@@ -344,7 +250,7 @@ def bootstrap(tree: Path) -> None:
         f'cp {quoted}/conf.d/nscontainer "$1/etc/initramfs-tools/conf.d/"',
         f'cp {quoted}/modules.d/nscontainer "$1/usr/share/initramfs-tools/modules.d/"',
     ]
-    call_apart(
+    host.call_apart(
         [
             "mmdebstrap",
             "--mode=root",
@@ -370,7 +276,7 @@ def bootstrap(tree: Path) -> None:
 
 def apt_settings() -> list[str]:
     """Return those settings of the host's apt without which its mirror or proxy may not be usable."""
-    if not have("apt-config"):
+    if not host.have("apt-config"):
         return []
     dump = subprocess.run(
         ["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True
@@ -388,7 +294,7 @@ def add_python_packages(work: Path, tree: Path) -> None:
         "manylinux2014_x86_64",
         *(f"manylinux_2_{minor}_x86_64" for minor in range(17, GLIBC_MINOR + 1)),
     ]
-    call(
+    host.call(
         [
             *pip(),
             "download",
@@ -404,14 +310,14 @@ def add_python_packages(work: Path, tree: Path) -> None:
         ],
         "pip download",
     )
-    call_in(tree, ["python3", "-m", "venv", "/opt/venv"], "python3 -m venv")
+    host.call_in(tree, ["python3", "-m", "venv", "/opt/venv"], "python3 -m venv")
     offline = [
         "--no-index",
         "--find-links=/mnt",
         "--no-cache-dir",
         "--requirement=/mnt/requirements.txt",
     ]
-    call_in(
+    host.call_in(
         tree,
         ["/opt/venv/bin/pip", "install", "--quiet", *offline],
         "pip install in the image",
@@ -429,14 +335,14 @@ def pip() -> list[str]:
             == 0
         ):
             return [python, "-m", "pip"]
-    apt_install(["python3-pip"])
+    host.apt_install(["python3-pip"])
     return ["/usr/bin/python3", "-m", "pip"]
 
 
 def configure(tree: Path) -> None:
     """Add the user, the unit that runs the command, and what makes the machine quiet and quick to boot."""
     user = guest.USER
-    call_in(
+    host.call_in(
         tree,
         ["useradd", "--create-home", f"--uid={guest.UID}", "--shell=/bin/bash", user],
         "useradd",
@@ -455,8 +361,10 @@ def configure(tree: Path) -> None:
     program.parent.mkdir()
     shutil.copy(HERE / "guest.py", program)
     (tree / "etc/systemd/system/nscontainer-vm.service").write_text(UNIT, encoding="utf-8")
-    call_in(tree, ["systemctl", "--quiet", "enable", "nscontainer-vm.service"], "systemctl enable")
-    call_in(tree, ["systemctl", "--quiet", "mask", *MASKED_UNITS], "systemctl mask")
+    host.call_in(
+        tree, ["systemctl", "--quiet", "enable", "nscontainer-vm.service"], "systemctl enable"
+    )
+    host.call_in(tree, ["systemctl", "--quiet", "mask", *MASKED_UNITS], "systemctl mask")
     if list((tree / "opt/venv").glob("lib/*/site-packages/matplotlib")):
         # Its first import looks at each font, which takes an emulated processor most of a minute.
         home = f"/home/{user}/.cache"
@@ -464,7 +372,9 @@ def configure(tree: Path) -> None:
             f"/opt/venv/bin/python -c 'import matplotlib.font_manager' && mkdir -p {home} && "
             f"cp -r /root/.cache/matplotlib {home} && chown -R {user}: {home}"
         )
-        call_in(tree, ["env", "HOME=/root", "sh", "-c", script], "making matplotlib's font cache")
+        host.call_in(
+            tree, ["env", "HOME=/root", "sh", "-c", script], "making matplotlib's font cache"
+        )
 
 
 def make_disk(tree: Path, image: Image) -> None:
@@ -473,7 +383,7 @@ def make_disk(tree: Path, image: Image) -> None:
         (found,) = (tree / "boot").glob(f"{name}-*")
         shutil.move(found, target)
     quick = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-    call(
+    host.call(
         [
             "mke2fs",
             "-q",

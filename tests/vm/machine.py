@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
-from tests.vm import guest, image
+from tests.vm import guest, host, image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class NotBooted(image.VmError):
+class NotBooted(host.VmError):
     """The machine didn't come up, so that the command has not run at all."""
 
 
@@ -127,7 +127,7 @@ def checkout_files(root: Path) -> list[str]:
     )
     if listing.returncode != 0:
         error = listing.stderr.decode(errors="replace").strip()
-        raise image.VmError(f"git ls-files failed in {root}: {error}")
+        raise host.VmError(f"git ls-files failed in {root}: {error}")
     names = {os.fsdecode(name) for name in listing.stdout.split(b"\0") if name}
     # A deleted file is tracked until the deletion is committed; a submodule is a directory.
     return sorted(
@@ -184,7 +184,7 @@ def qemu_argv(options: Options, found: image.Image, accel: str, fds: dict[str, i
     """Return qemu's command line; `fds` are its descriptors of the job disk, console and port."""
     drive = "if=none,format=raw"
     return [
-        image.QEMU[0],
+        host.QEMU[0],
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-accel", accel, "-cpu", "host" if accel == "kvm" else "max"),
         *("-smp", str(CPUS), "-m", str(options.memory_mib)),
@@ -284,7 +284,7 @@ class Session:
             elif kind == guest.EXIT:
                 self.code = int(payload)
             elif kind == guest.FAILED:
-                raise image.VmError(f"in the VM: {payload.decode(errors='replace')}")
+                raise host.VmError(f"in the VM: {payload.decode(errors='replace')}")
 
     def tail(self, log: IO[bytes]) -> str:
         """Return the last lines of the console and of qemu's own messages, for an error."""
@@ -309,11 +309,11 @@ def boot(options: Options, found: image.Image, accel: str, job: IO[bytes], deadl
         if session.code is not None:
             return session.code
         if time.monotonic() >= deadline:
-            image.say(f"timed out after {options.timeout_s:g} s")
+            host.say(f"timed out after {options.timeout_s:g} s")
             return EXIT_TIMEOUT
         tail = session.tail(log)
     if session.ready:
-        raise image.VmError(f"the VM ended before its command did{tail}")
+        raise host.VmError(f"the VM ended before its command did{tail}")
     raise NotBooted(f"the VM didn't boot with {accel}{tail}")
 
 
@@ -322,7 +322,7 @@ def run(options: Options) -> int:
     with image.hold() as found:
         if options.build:
             return 0
-        image.install([image.QEMU])
+        host.install([host.QEMU])
         with tempfile.TemporaryFile() as job:
             write_job(job, options)
             deadline = time.monotonic() + options.timeout_s
@@ -331,7 +331,7 @@ def run(options: Options) -> int:
                 try:
                     return boot(options, found, first, job, deadline)
                 except NotBooted as error:
-                    image.say(f"{error}\ntests/vm/run: trying {accel}")
+                    host.say(f"{error}\ntests/vm/run: trying {accel}")
                     first = accel
             return boot(options, found, first, job, deadline)
 
@@ -349,8 +349,8 @@ def main() -> int:
         signal.signal(number, stop)
     try:
         return run(parse(sys.argv[1:]))
-    except image.VmError as error:
-        image.say(str(error))
+    except host.VmError as error:
+        host.say(str(error))
         return EXIT_VM_FAILED
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,44 @@
+"""What the documentation shows works: its Python runs, doctor's rows are explained."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nscontainer import doctor
+from tests.host import ROOT
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("engine")]
+
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["python.md", "limits.md", "isolation.md"])
+def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block of the page, in order, in one namespace; their assertions hold."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    blocks = list(BLOCK.finditer(text))
+    assert blocks
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in blocks:
+            before = "\n" * text.count("\n", 0, block.start(1))  # for the page's own line numbers
+            exec(compile(before + block[1], name, "exec"), namespace)
+
+
+def test_every_row_of_doctor_is_explained() -> None:
+    """troubleshooting.md has a row for each of doctor's."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")]
+    words = {re.sub(r"[,\s]+", " ", row).strip() for row in rows}
+    for finding in doctor.examine():
+        kind, _, which = finding.name.partition(" ")
+        grouped = any(row.startswith(f"{kind} ") and which in row.split() for row in words)
+        whole = re.sub(r"[,\s]+", " ", finding.name)
+        assert grouped or any(whole in row for row in words), finding.name

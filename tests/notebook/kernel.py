@@ -1,0 +1,123 @@
+"""A real Jupyter kernel to run cells in, and everything it says, with the time at which it came."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_client.manager import KernelManager
+
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class Cell:
+    """What one executed cell said."""
+
+    reply: dict[str, Any] = field(default_factory=dict)
+    messages: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+    """When (seconds since it was sent), message type, content."""
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Give the contents of the messages of a type."""
+        return [content for _, type_, content in self.messages if type_ == kind]
+
+    def text(self, name: str = "stdout") -> str:
+        """Join a stream's text."""
+        return "".join(c["text"] for c in self.of("stream") if c["name"] == name)
+
+    def shown(self, mime: str = "text/plain") -> list[Any]:
+        """Give a representation of each thing that was displayed or was the cell's value."""
+        found = [c["data"] for c in (*self.of("display_data"), *self.of("execute_result"))]
+        return [data[mime] for data in found if mime in data]
+
+    def errors(self) -> list[str]:
+        """Give each traceback that was shown, without colours."""
+        return [plain("\n".join(c["traceback"])) for c in self.of("error")]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the notebook would go on with the next cell."""
+        return bool(self.reply["status"] == "ok")
+
+
+def plain(text: str) -> str:
+    """Take the colours out."""
+    import re
+
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+class Kernel:
+    """A running ipykernel and its client."""
+
+    def __init__(self, manager: KernelManager) -> None:
+        self.manager = manager
+        self.client = manager.blocking_client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=TIMEOUT_S)
+        self.pid = int(manager.provisioner.pid)  # type: ignore[union-attr]
+
+    def run(
+        self, code: str, *, during: Callable[[str, dict[str, Any]], None] | None = None
+    ) -> Cell:
+        """Execute a cell to its end; ``during`` sees each message as it comes."""
+        cell, begin = Cell(), time.monotonic()
+        request = self.client.execute(code, allow_stdin=True)
+        idle = False
+        while not (idle and cell.reply):
+            if time.monotonic() - begin > TIMEOUT_S:
+                raise TimeoutError(code)
+            with contextlib.suppress(queue.Empty):
+                message = self.client.get_iopub_msg(timeout=0.02 if not idle else 0.2)
+                if message["parent_header"].get("msg_id") == request:
+                    kind, content = message["msg_type"], message["content"]
+                    cell.messages.append((time.monotonic() - begin, kind, content))
+                    idle = idle or (kind == "status" and content["execution_state"] == "idle")
+                    if during is not None:
+                        during(kind, content)
+            with contextlib.suppress(queue.Empty):
+                asked = self.client.get_stdin_msg(timeout=0)
+                if during is not None:
+                    during("input_request", asked["content"])
+            with contextlib.suppress(queue.Empty):
+                reply = self.client.get_shell_msg(timeout=0)
+                if reply["parent_header"].get("msg_id") == request:
+                    cell.reply = reply["content"]
+        return cell
+
+    def interrupt(self) -> None:
+        """Do what the ■ button does."""
+        os.kill(self.pid, signal.SIGINT)
+
+    def complete(self, code: str) -> list[str]:
+        """Press Tab at the end of the code."""
+        reply = self.client.complete(code, len(code), reply=True, timeout=TIMEOUT_S)
+        content = reply["content"]
+        start, end = content["cursor_start"], content["cursor_end"]
+        return [match for match in content["matches"] if match.startswith(code[start:end])]
+
+
+@contextlib.contextmanager
+def start(directory: str, **environment: str) -> Iterator[Kernel]:
+    """Run a kernel in a directory, with the magics loaded."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=directory, env={**os.environ, **environment})
+    kernel = None
+    try:
+        kernel = Kernel(manager)
+        loaded = kernel.run("%load_ext nscontainer")
+        assert loaded.ok, loaded.reply
+        yield kernel
+    finally:
+        if kernel is not None:
+            kernel.client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+        manager.context.destroy(linger=0)

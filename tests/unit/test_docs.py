@@ -1,0 +1,81 @@
+"""The documentation says what is so: generated parts, links, names of tests and files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.host import ROOT
+from tools import doc_tables
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
+)
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+SOURCE = re.compile(r"`((?:nscontainer|magics|tools|tests|benchmarks)/[\w./]+)`")
+MOST_ADR_LINES = 40
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not in a checkout")
+
+
+def page(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_generated_parts_are_what_the_code_gives(path: Path) -> None:
+    """``python tools/doc_tables.py`` would change nothing."""
+    assert doc_tables.brought_up_to_date(page(path)) == page(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [("schema", "accounting.md"), ("options", "options.md"), ("commands", "cli.md")],
+)
+def test_every_generated_part_has_its_place(name: str, document: str) -> None:
+    """The tables of columns, options and commands stand in the documents that are about them."""
+    assert doc_tables.PARTS[name]() in page(ROOT / "docs" / document)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each relative link and picture is there."""
+    targets = [m[1] for m in LINK.finditer(page(path)) if "://" not in m[1]]
+    assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_names_of_source_files_are_right(path: Path) -> None:
+    """A file of this project that a page names exists."""
+    assert [m[1] for m in SOURCE.finditer(page(path)) if not (ROOT / m[1]).exists()] == []
+
+
+def test_every_test_that_isolation_names_exists() -> None:
+    """The table of escapes points at tests that there are."""
+    named = TEST.findall(page(ROOT / "docs" / "isolation.md"))
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in page(ROOT / "tests" / "integration" / file), f"{file}::{test}"
+
+
+def test_decisions_are_short_and_complete() -> None:
+    """Each has its three parts, fits on a screen and is in the list."""
+    listed = page(ROOT / "docs" / "adr" / "README.md")
+    for path in sorted((ROOT / "docs" / "adr").glob("0*.md")):
+        lines = page(path).splitlines()
+        headings = [line for line in lines if line.startswith("## ")]
+        assert headings == ["## Context", "## Decision", "## Consequences"], path.name
+        assert len(lines) <= MOST_ADR_LINES, path.name
+        assert f"]({path.name})" in listed, path.name
+
+
+def test_the_readme_has_one_picture_of_a_sane_size_and_both_commands() -> None:
+    """What a visitor sees first."""
+    readme = page(ROOT / "README.md")
+    assert re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme) == ["docs/images/quickstart.png"]
+    assert (ROOT / "docs" / "images" / "quickstart.png").stat().st_size <= 200_000
+    assert "make demo" in readme
+    assert "make test" in readme
