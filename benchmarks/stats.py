@@ -1,7 +1,7 @@
 """Paired, interleaved measurements and what may be said of them.
 
-A machine's speed drifts (other load, steal, frequency), so contenders take turns, A B A B, in an
-order that rotates, and the ratio of two medians gets a bootstrap interval that resamples whole
+A machine's speed drifts (other load, steal, frequency), so contenders take turns, each round in
+another order, and the ratio of two medians gets a bootstrap interval that resamples whole
 rounds: what disturbed one round disturbed all its contenders.
 """
 
@@ -17,6 +17,9 @@ from typing import Self
 
 RESAMPLES = 4000
 SEED = 20_26
+SETTLE_S = 0.03
+"""Between two measurements: what the one before leaves to be done (a daemon cleaning up, a process
+made ready for the next start) isn't to be on the account of the one after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def interleave(
     rounds: int,
     *,
     warm_up: int = 2,
+    settle_s: float = SETTLE_S,
     label: str = "",
 ) -> Rounds:
     """Measure all contenders in turn, ``rounds`` times, after ``warm_up`` rounds that don't count.
@@ -61,16 +65,19 @@ def interleave(
     ----------
     contenders
         By name, what takes one measurement and returns it.
+    settle_s
+        Slept before each measurement.
     label
         Shown with the progress on a terminal.
     """
     names = list(contenders)
     values: dict[str, list[float]] = {name: [] for name in names}
+    chance = random.Random(SEED)  # noqa: S311 - no secret
     with Progress(label, warm_up + rounds) as progress:
         for number in range(warm_up + rounds):
-            # Rotated, so that nobody always follows the same one and its aftermath.
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
+            # In another order each time, so that nobody always follows the same one.
+            for name in chance.sample(names, len(names)):
+                time.sleep(settle_s)
                 value = contenders[name]()
                 if number >= warm_up:
                     values[name].append(value)

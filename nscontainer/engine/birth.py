@@ -80,6 +80,7 @@ class Birth:
     tty: int | None = field(init=False, default=None)
     wait_status: int | None = field(init=False, default=None)
     namespaces: dict[str, str] = field(init=False)
+    environment: dict[str, str] = field(init=False)
     _lock_fd: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -266,10 +267,10 @@ class Birth:
         spec, request = self.spec, self.request
         capabilities = caps.numbers(caps.parse_caps(spec.cap_add, spec.cap_drop))
         hostname = spec.hostname or (request.id if "uts" in new else os.uname().nodename)
-        environment = {**request.environment, "HOSTNAME": hostname}
+        self.environment = {**request.environment, "HOSTNAME": hostname}
         if spec.tty:
-            environment["TERM"] = "xterm"
-        environment.update(spec.env)
+            self.environment["TERM"] = "xterm"
+        self.environment.update(spec.env)
         runner_tree = None
         if spec.command is None and request.run_cell is None:
             runner = os.path.join(os.path.dirname(os.path.dirname(__file__)), "runner")
@@ -285,7 +286,7 @@ class Birth:
             pivot=f"{request.images.scratch}/pivot",
             hostname=hostname,
             name_files=_name_files(hostname, private=self.namespaces["net"] == "private"),
-            environment=environment,
+            environment=self.environment,
             mapped=request.mapped,
             new_namespaces=new,
             capabilities=capabilities,
@@ -296,6 +297,7 @@ class Birth:
             stdio=request.stdio,
             sync=sync,
             channel=request.channel,
+            views=tuple(lower.view.path for lower in request.lowers),
             volumes=volumes,
             runner_tree=runner_tree,
             run_cell=request.run_cell,

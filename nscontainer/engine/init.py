@@ -75,6 +75,8 @@ class InitPlan:
     stdio: tuple[int, int, int]
     sync: socket.socket
     channel: int | None = None
+    views: tuple[str, ...] = ("/",)
+    """Where the image's own mounts are."""
     volumes: list[tuple[int, str]] = field(default_factory=list)
     """Detached mounts and where they go in the container."""
     runner_tree: int | None = None
@@ -348,6 +350,8 @@ def _attach_files(plan: InitPlan) -> None:
 
 def _attach_volumes(plan: InitPlan) -> None:
     root = _Root()
+    # By fd, and before a volume may lie over one: the image's views, not what is mounted on them.
+    frozen = [root.open(path) for path in plan.views] if plan.spec.read_only else []
     for tree, target in plan.volumes:
         is_directory = os.stat(tree).st_mode & 0o170000 == 0o040000
         root.attach(tree, target, directory=is_directory)
@@ -362,8 +366,7 @@ def _attach_volumes(plan: InitPlan) -> None:
     if plan.runner_tree is not None:
         root.attach(plan.runner_tree, RUNNER)
     os.close(root.fd)
-    if plan.spec.read_only:
-        fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for fd in frozen:
         mount.mount_setattr(fd, set_=mount.MOUNT_ATTR_RDONLY)
         os.close(fd)
 
@@ -482,6 +485,7 @@ def _standard_streams(plan: InitPlan) -> None:
 
 def _become_user_code(plan: InitPlan) -> int:
     """Run the cell and give its exit code, or become the program and never return."""
+    python = plan.environment.pop("NSCONTAINER_PYTHON", "python3")
     if plan.run_cell is not None:
         os.environ.clear()
         os.environ.update(plan.environment)
@@ -495,7 +499,6 @@ def _become_user_code(plan: InitPlan) -> int:
         return plan.run_cell(socket.socket(fileno=plan.channel))
     argv = list(plan.spec.command or ())
     if not argv:  # a cell's cold start: the runner, read-only in the container
-        python = plan.environment.pop("NSCONTAINER_PYTHON", "python3")
         argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
     if plan.init:
         _split_off_command()

@@ -110,7 +110,8 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
         prctl.set_dumpable(False)
         signal.set_wakeup_fd(-1)
         init.default_signals()
-        environment = {**birth.request.environment, **message.get("env", {})}
+        environment = {**birth.environment, **message.get("env", {})}
+        environment.pop("NSCONTAINER_PYTHON", None)
         flags = 0
         for name in JOINED:
             if birth.namespaces[name] == "private":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
@@ -155,7 +156,11 @@ def make(
             stderr, err_w = os.pipe()
             ours.callback(os.close, out_w)
             ours.callback(os.close, err_w)
-        fds = [theirs.fileno(), null if stdin is None else stdin, out_w, err_w]
+        # Not in the request: what the spawner reads stays in its memory, which is every cell's.
+        private = os.memfd_create("env", os.MFD_CLOEXEC)
+        ours.callback(os.close, private)
+        os.write(private, json.dumps(spec.env).encode())
+        fds = [theirs.fileno(), null if stdin is None else stdin, out_w, err_w, private]
         channel = None
         if cell:
             channel, channel_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -215,7 +220,7 @@ def _request(spec: ContainerSpec, container_id: str, name: str) -> wire.Message:
         "op": "create",
         "id": container_id,
         "name": name,
-        "spec": spec.to_dict(),
+        "spec": spec.to_dict() | {"env": []},
         "environment": environment,
         "home": os.path.expanduser("~"),
         "needed": [

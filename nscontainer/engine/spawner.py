@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -166,6 +167,9 @@ class Spawner:
         return spec, mapped, lowers, self.seccomp_program(spec)
 
     def _request(self, message: wire.Message, fds: list[int], control: socket.socket) -> Request:
+        with open(fds[4], "rb") as private:
+            private.seek(0)
+            message["spec"]["env"] = json.loads(private.read())
         spec, mapped, lowers, program = self._shared_parts(message)
         zygote = self.cells and spec.command is None and not spec.cold and mapped
         run_cell = None
@@ -182,7 +186,7 @@ class Spawner:
             environment=message["environment"],
             control=control,
             stdio=(fds[1], fds[2], fds[3]),
-            channel=fds[4] if len(fds) > 4 else None,
+            channel=fds[5] if len(fds) > 5 else None,
             top=self.top,
             images=self.images,
             lowers=lowers,

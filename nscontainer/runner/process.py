@@ -64,12 +64,26 @@ def leave(namespace: dict[str, Any], loop: CellLoop) -> None:
     that files are written and ``__del__`` methods run).
     """
     loop.close()
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    _join_threads()
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()  # noqa: SLF001
     frames.forget_last()
     namespace.clear()
     gc.collect()
+
+
+def _join_threads() -> None:
+    """Wait for the threads, where an interrupt can be told of.
+
+    ``threading._shutdown()`` alone prints it and goes on (Python >= 3.13). The functions registered
+    with threading, which end thread pools' workers, must run first.
+    """
+    for function in reversed(getattr(threading, "_threading_atexits", [])):
+        function()
+    ours = (threading.current_thread(), threading.main_thread())
+    while waited_for := [t for t in threading.enumerate() if t not in ours and not t.daemon]:
+        waited_for[0].join()
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def exit_code(error: BaseException | None) -> int:
