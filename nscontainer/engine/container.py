@@ -179,7 +179,11 @@ class Container:
             raise StateError(message, hint="wait() and logs() work for others")
         tick = None if on_tick is None else (lambda: on_tick(self))
         sinks = pump.Sinks(on_stdout, on_stderr, on_message, tick, tick_s)
-        record = pump.drive(self._made, sinks, self._interrupted)
+        try:
+            record = pump.drive(self._made, sinks, self._interrupted)
+        except BaseException:  # a sink's own, perhaps: with nobody to relay, it ends
+            self._made.close()
+            raise
         self._record = record
         self._made.close()
         return record

@@ -37,15 +37,24 @@ LINKS: Final = {
 def checked_node(name: str) -> int:
     """Give a detached mount of one device node, after making sure that it is that device.
 
-    CVE-2025-31133: a /dev/null that is something else would unmask what it is put over. The check
-    and the mount use the same fd.
+    The check and the mount use the same fd.
     """
-    fd = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_node(name)
     try:
-        facts = os.fstat(fd)
-        number = (os.major(facts.st_rdev), os.minor(facts.st_rdev))
-        if not stat.S_ISCHR(facts.st_mode) or number != NODES[name]:
-            raise kernel_error(errno.ENODEV, "fstat", f"/dev/{name}")
         return mount.open_tree(fd)
     finally:
         os.close(fd)
+
+
+def open_node(name: str) -> int:
+    """Open a device node (O_PATH) and make sure that it is that device.
+
+    CVE-2025-31133: a /dev/null that is something else would unmask what it is put over.
+    """
+    fd = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    facts = os.fstat(fd)
+    number = (os.major(facts.st_rdev), os.minor(facts.st_rdev))
+    if not stat.S_ISCHR(facts.st_mode) or number != NODES[name]:
+        os.close(fd)
+        raise kernel_error(errno.ENODEV, "fstat", f"/dev/{name}")
+    return fd

@@ -376,7 +376,8 @@ def _mask() -> None:
     empty = mount.new_filesystem(
         "tmpfs", {"mode": "0755", "size": "0", "nr_inodes": "1"}, attrs=mount.MOUNT_ATTR_RDONLY
     )
-    null = devices.checked_node("null")
+    null = devices.open_node("null")
+    empty_is_attached = False
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     for path in MASKED:
         try:
@@ -384,9 +385,13 @@ def _mask() -> None:
         except OSError:
             continue  # not on this Linux
         is_directory = os.fstat(target).st_mode & 0o170000 == 0o040000
-        cover = mount.open_tree(empty if is_directory else null)
-        mount.move_mount(cover, target)
-        os.close(cover)
+        if is_directory and not empty_is_attached:
+            mount.move_mount(empty, target)  # only what is attached can be cloned before Linux 6.15
+            empty_is_attached = True
+        else:
+            cover = mount.open_tree(empty if is_directory else null)
+            mount.move_mount(cover, target)
+            os.close(cover)
         os.close(target)
     for path in READ_ONLY:
         try:

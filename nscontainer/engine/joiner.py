@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from nscontainer.engine import init, users, wire
 from nscontainer.errors import CommandError, NsContainerError
-from nscontainer.linux import caps, clone, prctl, seccomp
+from nscontainer.linux import caps, clone, prctl, rlimits, seccomp
 from nscontainer.linux.syscalls import close_range
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ def _joined_process(
         account = users.resolve(message.get("user") or spec.user)
         environment.setdefault("HOME", account.home)
         os.chdir(message.get("workdir") or spec.workdir or "/")
+        for limit in spec.limits.ulimits:
+            rlimits.apply(limit.name, limit.soft, limit.hard)
         capabilities = caps.numbers(caps.parse_caps(spec.cap_add, spec.cap_drop))
         init.become(account, capabilities)
         if birth.request.seccomp_program is not None:

@@ -59,13 +59,22 @@ class Made:
             raise rebuild_error(received[0])
 
     def wait(self, timeout_s: float | None) -> dict[str, Any]:
-        """Wait for the exit record without relaying anything."""
+        """Wait for the exit record; what comes out meanwhile is read, so that it ends, and dropped."""
+        pipes = {fd for fd in (self.stdout, self.stderr, self.tty) if fd is not None}
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self.control.sock], [], [], left)[0]:
+            ready = select.select([self.control.sock, *pipes], [], [], left)[0]
+            if not ready:
                 message = f"container {self.name!r} has not ended in {timeout_s} s"
                 raise TimeoutError(message)
+            for fd in pipes.intersection(ready):
+                with contextlib.suppress(OSError):  # EIO: a terminal's end
+                    if os.read(fd, 65536):
+                        continue
+                pipes.discard(fd)
+            if self.control.sock not in ready:
+                continue
             self.control.fill()
             while (received := self.control.pop()) is not None:
                 if received[0].get("event") == "exit":

@@ -137,7 +137,7 @@ class Monitor:
                 self._serve(source)
             if self.status == "running":
                 self._take_sample()
-                self._enforce()
+            self._enforce()
         self._finish()
 
     def _watched(self) -> list[int]:
@@ -155,10 +155,10 @@ class Monitor:
 
     def _timeout_s(self) -> float | None:
         times = [self.kill_at_ns] if self.kill_at_ns is not None else []
+        if self.deadline_ns is not None:
+            times.append(self.deadline_ns)  # a pause doesn't stop the clock on the wall
         if self.status == "running":
             times.append(self.log.next_ns)
-            if self.deadline_ns is not None:
-                times.append(self.deadline_ns)
             if self.cpu_limit_ns is not None:
                 times.append(self._cpu_check_ns())
         if not times:

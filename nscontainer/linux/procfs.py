@@ -60,9 +60,10 @@ def status(pid: int) -> dict[str, str]:
 
 
 def handles_signal(pid: int, sig: int) -> bool:
-    """Tell whether a process has a handler for a signal (its SigCgt), or doesn't exist."""
-    caught = status(pid).get("SigCgt")
-    return caught is None or bool(int(caught, 16) >> (sig - 1) & 1)
+    """Tell whether a process handles or ignores a signal (SigCgt, SigIgn), or doesn't exist."""
+    facts = status(pid)
+    masks = [int(facts[key], 16) for key in ("SigCgt", "SigIgn") if key in facts]
+    return not masks or any(mask >> (sig - 1) & 1 for mask in masks)
 
 
 def start_time(pid: int) -> int | None:

@@ -16,11 +16,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from IPython.core import compilerop, page
+from IPython.core import compilerop, interactiveshell, page
 from IPython.core.autocall import IPyAutocall
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
 from traitlets import Type
 from traitlets.config import Config
 
@@ -148,7 +149,18 @@ class ZMQInteractiveShell(InteractiveShell):
         """Make no ~/.ipython."""
 
     def init_profile_dir(self, profile_dir: Any) -> None:
-        """Make no profile."""
+        """Make no profile: one without a location makes no directory."""
+        self.profile_dir = ProfileDir()
+
+    @property
+    def db(self) -> dict[str, Any]:
+        """What magics keep (``%bookmark``), for as long as the cell runs."""
+        kept: dict[str, Any] = self.__dict__.setdefault("_kept_values", {})
+        return kept
+
+    @db.setter
+    def db(self, value: Any) -> None:
+        """Keep ours."""
 
     def init_virtualenv(self) -> None:
         """Leave sys.path alone: the owner says what it is."""
@@ -264,6 +276,9 @@ class ZMQInteractiveShell(InteractiveShell):
     def prepare(self, *, colors: bool) -> None:
         """Make ready in the container's own process."""
         self.colors = "neutral" if colors else "nocolor"
+        for formatter in (self.InteractiveTB, self.SyntaxTB):
+            if not hasattr(formatter, "set_theme_name"):  # IPython < 9 doesn't do it itself
+                formatter.set_colors("Neutral" if colors else "NoColor")
         if self.inline_figures:
             os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         with contextlib.suppress(OSError):  # a working directory that is gone
@@ -294,12 +309,27 @@ def _has_group(error: BaseException | None) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def _no_database() -> Iterator[None]:
+    """Keep IPython < 9 from making a database in the profile's directory, which we haven't got."""
+    original = getattr(interactiveshell, "PickleShareDB", None)
+    if original is None:
+        yield
+        return
+    interactiveshell.PickleShareDB = lambda _path: {}
+    try:
+        yield
+    finally:
+        interactiveshell.PickleShareDB = original
+
+
 def make(outbox: Outbox) -> ZMQInteractiveShell:
     """Build the shell; it becomes IPython's one instance."""
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryManager.hist_file = ":memory:"
-    shell = ZMQInteractiveShell.instance(config=config)
+    with _no_database():
+        shell = ZMQInteractiveShell.instance(config=config)
     atexit.unregister(shell.atexit_operations)  # process.leave() does what is needed of it
     shell.outbox = outbox
     shell.loop = CellLoop()
