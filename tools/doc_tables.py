@@ -17,9 +17,10 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
 if __name__ == "__main__":  # from a checkout, installed or not
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "magics")]
 
 from nscontainer import api, cli, options, schema, spec  # noqa: E402
+from nscontainer_magics import commands  # noqa: E402
 
 _PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEYWORDS: Final = {
@@ -91,6 +92,16 @@ def command_table() -> str:
     return table(["command", "what it does"], rows)
 
 
+def magic_command_table() -> str:
+    """Give a row a sub-command of ``%container``."""
+    rows = [
+        (f"`{name} {command.usage}`".replace(" `", "`"), command.summary)
+        for name, command in commands.COMMANDS.items()
+    ]
+    rows.append(("`last`", "the result of the newest `%%container` cell"))
+    return table(["sub-command", "what it does"], rows)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a table of GitHub's Markdown; in it a bar is escaped even in code."""
     lines = [head, ["---"] * len(head), *rows]
@@ -101,6 +112,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "schema": schema_table,
     "options": option_tables,
     "commands": command_table,
+    "magic-commands": magic_command_table,
 }
 
 

@@ -82,11 +82,17 @@ class Birth:
     namespaces: dict[str, str] = field(init=False)
     environment: dict[str, str] = field(init=False)
     _lock_fd: int = field(init=False, default=-1)
+    _halted_fd: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
         self.spec = self.request.spec
         self.directory = f"{self.request.top}/containers/{self.request.id}"
         self.stage = Stages(self._halt if self.request.halt_at else None)
+        if self.request.halt_at:  # by fd: the first process will be somebody else, somewhere else
+            halted = f"{self.request.top}/halted"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._halted_fd = os.open(halted, flags, 0o600)
+            self.cleanup.callback(os.unlink, halted)
         self.namespaces = {
             name: "host" if name in self.spec.host_namespaces else "private" for name in NAMESPACES
         }
@@ -102,12 +108,8 @@ class Birth:
         watched: list[Any] = [self.request.control]
         if self.request.owner_pidfd is not None:
             watched.append(self.request.owner_pidfd)
-        with contextlib.suppress(OSError):
-            self.request.control.send(b"")
-            os.write(2, b"")
-        open(f"{self.request.top}/halted", "w").close()
+        os.write(self._halted_fd, name.encode())
         select.select(watched, [], [])
-        os.unlink(f"{self.request.top}/halted")
 
     # --- steps -------------------------------------------------------------------------------
 

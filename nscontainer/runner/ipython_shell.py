@@ -150,6 +150,7 @@ class ZMQInteractiveShell(InteractiveShell):
 
     def init_profile_dir(self, profile_dir: Any) -> None:
         """Make no profile: one without a location makes no directory."""
+        del profile_dir
         self.profile_dir = ProfileDir()
 
     @property
@@ -312,15 +313,16 @@ def _has_group(error: BaseException | None) -> bool:
 @contextlib.contextmanager
 def _no_database() -> Iterator[None]:
     """Keep IPython < 9 from making a database in the profile's directory, which we haven't got."""
-    original = getattr(interactiveshell, "PickleShareDB", None)
+    names = vars(interactiveshell)
+    original = names.get("PickleShareDB")
     if original is None:
         yield
         return
-    interactiveshell.PickleShareDB = lambda _path: {}
+    names["PickleShareDB"] = lambda _path: {}
     try:
         yield
     finally:
-        interactiveshell.PickleShareDB = original
+        names["PickleShareDB"] = original
 
 
 def make(outbox: Outbox) -> ZMQInteractiveShell:

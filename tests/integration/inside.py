@@ -147,6 +147,9 @@ class Owner:
         """SIGKILL it."""
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def offspring(self) -> dict[int, str]:
         """Every process that has come of it and lives, with its name."""

@@ -33,7 +33,12 @@ def test_generated_parts_are_what_the_code_gives(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "document"),
-    [("schema", "accounting.md"), ("options", "options.md"), ("commands", "cli.md")],
+    [
+        ("schema", "accounting.md"),
+        ("options", "options.md"),
+        ("commands", "cli.md"),
+        ("magic-commands", "notebook.md"),
+    ],
 )
 def test_every_generated_part_has_its_place(name: str, document: str) -> None:
     """The tables of columns, options and commands stand in the documents that are about them."""
@@ -59,6 +64,15 @@ def test_every_test_that_isolation_names_exists() -> None:
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}(" in page(ROOT / "tests" / "integration" / file), f"{file}::{test}"
+
+
+def test_every_warning_is_explained() -> None:
+    """accounting.md has a row for each code that a result's warnings may have."""
+    source = page(ROOT / "nscontainer" / "measure" / "run_warnings.py")
+    codes = re.findall(r'RunWarning\(\s*"([a-z-]+)"', source)
+    assert len(codes) > 10
+    text = page(ROOT / "docs" / "accounting.md")
+    assert [code for code in codes if f"| `{code}` |" not in text] == []
 
 
 def test_decisions_are_short_and_complete() -> None:
