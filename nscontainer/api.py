@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nscontainer import spec
-from nscontainer.errors import CommandError, HostError
+from nscontainer.errors import CommandError, HostError, SetupError
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
@@ -20,14 +20,25 @@ Message = dict[str, Any]
 
 
 def _engine() -> type[Container]:
-    """Load the engine; where there is no Linux, say so in doctor's words."""
-    if sys.platform != "linux":
-        from nscontainer.doctor import explain_missing
+    """Load the engine; where no container can run, say why in the doctor's words."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        from nscontainer import doctor
 
-        raise explain_missing()
+        doctor.require()
     from nscontainer.engine.container import Container
 
     return Container
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Where this host refused something, raise the doctor's reason for it and how to mend that."""
+    try:
+        yield
+    except (HostError, SetupError) as error:
+        from nscontainer import doctor
+
+        raise doctor.explain(error) from error
 
 
 @overload
@@ -110,7 +121,7 @@ def run(
     """
     container_type = _engine()
     what = spec.build(command, **options)
-    with _stdin(input) as stdin:
+    with _stdin(input) as stdin, _explained():
         container = container_type.create(
             what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
@@ -160,7 +171,8 @@ def run_cell(
     options.setdefault("workdir", _working_directory())
     options.setdefault("python_path", [path or os.getcwd() for path in sys.path])
     what = spec.build(None, **options)
-    container = container_type.create(what, name=name, start=True)
+    with _explained():
+        container = container_type.create(what, name=name, start=True)
     container.send(
         {
             "msg_type": "execute_request",

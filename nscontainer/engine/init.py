@@ -453,9 +453,13 @@ def become(account: users.Account, capabilities: frozenset[int]) -> None:
     """Become a user with at most these capabilities; a user other than root has none, as Docker."""
     if account.uid or account.gid or account.groups:
         caps.drop_bounding(capabilities)
-        os.setgroups(list(account.groups))
-        os.setresgid(account.gid, account.gid, account.gid)
-        os.setresuid(account.uid, account.uid, account.uid)
+        try:
+            os.setgroups(list(account.groups))
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+        except OSError as error:  # an id that the user namespace doesn't have
+            ids = ":".join(map(str, (account.uid, account.gid, *account.groups)))
+            raise kernel_error(error.errno or 0, "setresuid", ids) from None
     caps.apply(capabilities if account.uid == 0 else frozenset(), capabilities)
     prctl.set_pdeathsig(signal.SIGKILL)
     prctl.set_no_new_privs()

@@ -64,7 +64,8 @@ class Made:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = select.select([self.control.sock, *pipes], [], [], left)[0]
+            watched: list[Any] = [self.control.sock, *pipes]
+            ready = select.select(watched, [], [], left)[0]
             if not ready:
                 message = f"container {self.name!r} has not ended in {timeout_s} s"
                 raise TimeoutError(message)
@@ -140,7 +141,25 @@ def rebuild_error(message: wire.Message) -> NsContainerError:
     return made
 
 
-def make(
+class _SpawnerDiedError(EngineError):
+    """The spawner (or its spare monitor) was killed before any code was let go."""
+
+
+def make(spec: ContainerSpec, **options: Any) -> Made:
+    """Have a container made; it waits at the gate when this returns, or with ``start`` runs.
+
+    Parameters
+    ----------
+    options
+        name, detach, remove, stdin, start: as Container.create's.
+    """
+    try:
+        return _make(spec, **options)
+    except _SpawnerDiedError:  # since the last container, perhaps: another is started, once
+        return _make(spec, **options)
+
+
+def _make(
     spec: ContainerSpec,
     *,
     name: str | None,
@@ -149,7 +168,6 @@ def make(
     stdin: int | None,
     start: bool = False,
 ) -> Made:
-    """Have a container made; it waits at the gate when this returns, or with ``start`` runs."""
     container_id = state.new_id()
     name = container_id if name is None else check_id(name)
     cell = spec.command is None
@@ -185,7 +203,7 @@ def make(
         if received is None:
             spawner_client.forget(spawner)
             message = "the spawner died before it made the container"
-            raise EngineError(message, hint="set NSCONTAINER_DEBUG=1 to see why")
+            raise _SpawnerDiedError(message, hint="set NSCONTAINER_DEBUG=1 to see why")
         answer, got = received
         if answer.get("event") != "created":
             raise rebuild_error(answer)

@@ -25,6 +25,7 @@ from nscontainer.errors import NsContainerError, SetupError, SpecError, StateErr
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import INDEX, NA
 from nscontainer.spec import PERIOD_US
+from nscontainer.spec import check_id
 from nscontainer.spec import limits as make_limits
 
 _USAGE = INDEX["cpuacct.usage"]
@@ -77,9 +78,12 @@ def failure(error: NsContainerError) -> wire.Message:
     return message
 
 
-def _send(sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
-    with contextlib.suppress(OSError):
+def _send(sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> bool:
+    try:
         wire.send(sock, message, fds)
+    except OSError:
+        return False
+    return True
 
 
 class Monitor:
@@ -176,6 +180,7 @@ class Monitor:
                 self._owner_gone()
         elif source == self.birth.listener.fileno():
             client = wire.Inbox(self.birth.listener.accept()[0])
+            client.sock.setblocking(False)
             self.clients[client.sock.fileno()] = client
         elif source == self.wake_r:
             if signal.SIGTERM in os.read(self.wake_r, 64):
@@ -213,18 +218,30 @@ class Monitor:
 
     def _read(self, inbox: wire.Inbox) -> None:
         inbox.fill(wait=False)
-        while (received := inbox.pop()) is not None:
+        while (received := self._next(inbox)) is not None:
             message, fds = received
             try:
                 reply = self._do(message, fds, inbox.sock)
             except NsContainerError as error:
                 reply = failure(error)
-            except OSError as error:
+            except (OSError, KeyError, TypeError, ValueError) as error:
                 reply = failure(StateError(f"{message.get('op')}: {error}"))
             for fd in fds:
                 os.close(fd)
             if reply is not None:
-                _send(inbox.sock, {"reply": message.get("seq"), **reply}, reply.pop("fds", ()))
+                attached = reply.pop("fds", ())
+                if not _send(inbox.sock, {"reply": message.get("seq"), **reply}, attached):
+                    inbox.closed = True  # it doesn't read: nobody waits for it
+                    return
+
+    @staticmethod
+    def _next(inbox: wire.Inbox) -> tuple[wire.Message, list[int]] | None:
+        """Give the next request; a client that sends none of ours is hung up on."""
+        try:
+            return inbox.pop()
+        except wire.WireError:
+            inbox.closed = True
+            return None
 
     def _do(
         self, message: wire.Message, fds: list[int], sock: socket.socket
@@ -346,7 +363,7 @@ class Monitor:
         return {"status": self.status, "read_back": self.cgroup.read_back()}
 
     def _op_rename(self, message: wire.Message) -> wire.Message:
-        self.request.name = str(message["name"])
+        self.request.name = check_id(str(message["name"]))
         self._save_state()
         return {}
 

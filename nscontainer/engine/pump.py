@@ -101,11 +101,13 @@ def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[
         if sigint is not None:
             relay.poll.register(sigint, select.POLLIN)
         while relay.record is None or relay.open:
-            for fd, _ in relay.poll.poll(relay.timeout_ms()):
+            ready = relay.poll.poll(relay.timeout_ms())
+            relay.serve_channel()
+            for fd, _ in ready:
                 if fd == sigint:
                     times += len(os.read(fd, 64))
                     interrupted(min(times, 2))
-                else:
+                elif fd != relay.channel:
                     relay.serve(fd)
             relay.tick()
     assert relay.record is not None
@@ -142,21 +144,39 @@ class _Relay:
             self.next_tick = time.monotonic() + self.sinks.tick_s
             self.sinks.tick()
 
+    def serve_channel(self) -> None:
+        """Take what the channel holds, before the pipes are looked at.
+
+        The runner sends a message when the pipes are empty (nscontainer/runner/raw_output.py), so
+        what a cell prints and what its subprocesses print keep their order.
+        """
+        for _ in range(16):  # more than a socket holds; a flood mustn't keep an interrupt waiting
+            if self.channel not in self.open or self.made.channel is None:
+                return
+            try:
+                data = self.made.channel.recv(CHUNK, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:  # of a killed cell: ECONNRESET
+                data = b""
+            if not data:
+                self.open.discard(self.channel)
+                self.poll.unregister(self.channel)
+            for message in self.frames.feed(data):
+                if self.sinks.message is not None:
+                    self.sinks.message(message)
+
     def serve(self, fd: int) -> None:
         if fd == self.control:
             self._serve_control()
             return
         try:
             data = os.read(fd, CHUNK)
-        except OSError:  # a terminal's master gives EIO at its end, a killed cell ECONNRESET
+        except OSError:  # a terminal's master gives EIO at its end
             data = b""
         if not data:
             self.open.discard(fd)
             self.poll.unregister(fd)
-        elif fd == self.channel:
-            for message in self.frames.feed(data):
-                if self.sinks.message is not None:
-                    self.sinks.message(message)
         else:
             sink = self.sinks.stderr if fd == self.made.stderr else self.sinks.stdout
             if sink is not None:

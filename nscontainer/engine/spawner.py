@@ -48,6 +48,7 @@ class Spawner:
     layout: cgroup.Layout = field(init=False)
     trouble: NsContainerError | None = None
     spare: socket.socket | None = None
+    spare_generation: int = 0
     pid: int = field(default_factory=os.getpid)
     _programs: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     _plans: dict[tuple[str, ...], tuple[float, host.Plan]] = field(default_factory=dict)
@@ -98,33 +99,46 @@ class Spawner:
         try:
             if self.trouble is not None:
                 raise self.trouble
-            before = self.images.generation
             self._shared_parts(message)
-            if self.spare is None or self.images.generation != before:
+            if self.spare_generation != self.images.generation:
                 self._drop_spare()  # its mount namespace is from before the new mounts
-                self._fork_spare()
-            assert self.spare is not None
-            wire.send(self.spare, message, fds)
+            try:
+                wire.send(self._ready_spare(), message, fds)
+            except OSError:  # it has been killed
+                self._drop_spare()
+                wire.send(self._ready_spare(), message, fds)
         except (NsContainerError, OSError) as error:
             problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as control:
                 wire.send(control, monitor.failure(problem))
         else:
-            self.spare.close()
-            self.spare = None
+            self._drop_spare()
         for fd in fds:
             os.close(fd)
+
+    def _ready_spare(self) -> socket.socket:
+        self._fork_spare()
+        if self.spare is None:
+            message = "no process can be made for the container's monitor"
+            raise EngineError(message, hint="too many processes: see ulimit -u and pids.max")
+        return self.spare
 
     def _fork_spare(self) -> None:
         """Keep one monitor forked and ready, so that no start has to wait for a fork."""
         if self.spare is not None or self.trouble is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        if os.fork() == 0:
+        self.spare_generation = self.images.generation
+        try:
+            pid = os.fork()
+        except OSError:  # tried again when there is a container to be made
             ours.close()
-            self._be_monitor(theirs)
+        else:
+            if pid == 0:
+                ours.close()
+                self._be_monitor(theirs)
+            self.spare = ours
         theirs.close()
-        self.spare = ours
 
     def _drop_spare(self) -> None:
         if self.spare is not None:

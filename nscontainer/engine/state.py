@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +51,7 @@ def prepare(top: str) -> None:
 
 def new_id() -> str:
     """Make an id for a container: 12 hexadecimal digits."""
-    return secrets.token_hex(6)
+    return os.urandom(6).hex()
 
 
 @contextlib.contextmanager
@@ -161,7 +160,7 @@ def remove(directory: str) -> None:
     container has nested them: shutil.rmtree recurses and holds an fd for each level.
     """
     top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    fresh = (f".{secrets.token_hex(4)}-{number}" for number in itertools.count())
+    fresh = (f".{os.urandom(4).hex()}-{number}" for number in itertools.count())
     try:
         while names := os.listdir(top):
             for name in [n for n in names if n != "lock"] or names:

@@ -78,7 +78,10 @@ class Inbox:
         end = _HEADER.size + size
         if len(self._data) < end:
             return None
-        body = json.loads(bytes(self._data[_HEADER.size : end]))
+        try:
+            body = json.loads(bytes(self._data[_HEADER.size : end]))
+        except (ValueError, RecursionError):
+            body = None
         del self._data[:end]
         fds, self._fds = self._fds[:count], self._fds[count:]
         if not isinstance(body, dict):

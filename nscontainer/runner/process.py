@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from . import frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .awaiting import CellLoop
 
 _DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
@@ -34,23 +36,29 @@ def set_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
+def _new_authkey(processes: Any) -> None:
+    processes.current_process().authkey = os.urandom(32)
+
+
+_RENEW: dict[str, Callable[[Any], None]] = {
+    "random": lambda module: module.seed(),
+    "numpy.random": lambda module: module.seed(),
+    "tempfile": lambda module: setattr(module, "_name_sequence", None),
+    "uuid": lambda module: setattr(module, "_last_timestamp", None),
+    "multiprocessing.process": _new_authkey,
+}
+"""What in these modules two forks mustn't share, where they are loaded."""
+
+
 def make_own() -> None:
     """Renew what two forks of one process mustn't share: random states, keys, cached ids.
 
     The fork is a bare clone3(2), so Python's own after-fork hooks may not have run.
     """
-    modules: dict[str, Any] = dict(sys.modules)
-    if "random" in modules:
-        modules["random"].seed()
-    if "numpy.random" in modules:
-        modules["numpy.random"].seed()
-    if "tempfile" in modules:
-        modules["tempfile"]._name_sequence = None  # noqa: SLF001
-    if "uuid" in modules:
-        modules["uuid"]._last_timestamp = None  # noqa: SLF001
-    if "multiprocessing.process" in modules:
-        processes = modules["multiprocessing.process"]
-        processes.current_process().authkey = os.urandom(32)
+    for name, renew in _RENEW.items():
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            renew(module)
     main = threading.main_thread()
     if hasattr(main, "_set_native_id"):
         main._set_native_id()  # noqa: SLF001

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import frames, mime, process, streams
+from .raw_output import RawOutput
 from .wire import Inbox, Outbox
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(channel: socket.socket) -> int:
     """
     channel.settimeout(None)
     channel.set_inheritable(False)
-    outbox, inbox = Outbox(channel), Inbox(channel)
+    outbox, inbox = Outbox(channel, before_sending=RawOutput().wait), Inbox(channel)
     process.set_signals()
     process.make_own()
     streams.install(outbox, inbox)

@@ -24,6 +24,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Message = dict[str, Any]
 
 CHUNK = 65536
@@ -79,9 +81,17 @@ class Outbox:
         A connected, blocking stream socket. A full one holds the writer back: nothing piles up.
     flusher
         Whether a thread may send what waits for company; else nothing waits.
+    before_sending
+        Called before messages are sent; it may wait.
     """
 
-    def __init__(self, sock: socket.socket, *, flusher: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        flusher: bool = True,
+        before_sending: Callable[[], None] | None = None,
+    ) -> None:
         self._sock = sock
         self._queue: deque[_Item] = deque()
         self._lock = threading.RLock()
@@ -91,6 +101,7 @@ class Outbox:
         self._stop_flusher = _thread.allocate_lock()
         self._gone = False
         self._may_flush = flusher
+        self._before_sending = before_sending
         self.forked = False
         """True in a process that the cell forked: there the channel is closed."""
 
@@ -167,6 +178,8 @@ class Outbox:
         ``extend(map(send, …))`` sends and keeps the count in one C call: a KeyboardInterrupt comes
         before or after it, never between, so an interrupted frame is gone on with where it stopped.
         """
+        if self._queue and self._before_sending is not None:
+            self._before_sending()
         while self._queue:
             item = self._queue[0]
             data = item.frame()

@@ -42,10 +42,13 @@ def test_it_leaves_nothing_beside_the_state_directory(
 
 
 def test_it_is_quick() -> None:
-    """Under two seconds, so that an error can ask it."""
+    """Under two seconds (on an emulated machine, so many starts of Python): an error can ask it."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+    python_s = time.monotonic() - begin
     begin = time.monotonic()
     doctor.examine()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < max(2, 40 * python_s)
 
 
 def test_a_trial_brings_the_error_home() -> None:

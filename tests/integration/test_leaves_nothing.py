@@ -305,6 +305,23 @@ def test_the_spawner_is_killed(top: Path) -> None:
     assert (record["exit_code"], b"".join(said)) == (0, b"lived\n")
 
 
+def test_the_spare_monitor_is_killed(top: Path) -> None:
+    """The monitor that waits for the next container is killed: the next container gets another."""
+    source = """
+import os, signal, sys
+print(api.run(["echo", "first"]).stdout, end="", flush=True)
+os.kill(int(input()), signal.SIGKILL)
+print(api.run(["echo", "second"]).stdout, end="", flush=True)
+print(api.run(["echo", "third"]).stdout, end="", flush=True)
+"""
+    owner = Owner(top, source)
+    assert owner.line() == "first"
+    spares = eventually(lambda: [p for p, name in owner.offspring().items() if name == "nsc-monitor"])
+    assert len(spares) == 1
+    owner.say(str(spares[0]))
+    assert owner.wait()[1] == "second\nthird\n"
+
+
 def test_the_spawner_is_killed_while_it_makes_a_container(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The monitor on its way needs the spawner no more: it makes the container, or says why not."""
     api.run(["true"])
@@ -455,13 +472,6 @@ def test_a_failed_set_up_says_why_and_leaves_nothing(
     assert api.run(["true"]).exit_code == 0  # the next one isn't hurt by it
     spawner_client.shutdown()
     traces.none()
-
-
-def test_a_cgroup_that_cannot_be_had_is_an_error(top: Path) -> None:
-    """A limit that the cgroup refuses at the moment of release isn't passed over."""
-    with pytest.raises((HostError, SpecError, StateError)):
-        api.run(["true"], cpu_quota=1 << 39, cpu_period=1000)
-    assert eventually(lambda: containers(top) == ())
 
 
 def test_deep_and_odd_files_are_removed(top: Path) -> None:

@@ -101,6 +101,15 @@ def test_what_subprocesses_print(kernel: Kernel):
     assert cell.shown() == ["3"]
 
 
+def test_subprocesses_print_in_their_place(kernel: Kernel):
+    """What the cell prints and what its subprocesses print come in the order of the code."""
+    code = (
+        "%%container -q\nimport os\nfor i in range(20):\n    print(i)\n    os.system(f'echo r{i}')"
+    )
+    expected = [text for i in range(20) for text in (str(i), f"r{i}")]
+    assert kernel.run(code).text().split() == expected
+
+
 def test_input(kernel: Kernel):
     """input() in the container asks the person at the notebook."""
 

@@ -184,6 +184,20 @@ t.join()
     assert cell.raw == b"child\n" * 20
 
 
+def test_messages_wait_for_raw_output(mode: str):
+    """What a subprocess printed is read before a later message comes; a flood of it stops nothing."""
+    code = "import os\nos.system('echo raw')\nprint('later')"
+    cell = harness.start(code, mode)
+    assert cell.process.stdout is not None
+    assert cell.process.stdout.readline() == b"raw\n"
+    assert cell.finish().text() == "later\n"
+    code = "import os, time\nos.system('while :; do echo raw; done & sleep 0.1; kill $!')\n"
+    code += "begin = time.monotonic()\nfor i in range(100): print(i, flush=True)\n"
+    code += "time.monotonic() - begin < 1"
+    cell = harness.run(code, mode)  # nobody reads the pipe until the cell has ended
+    assert cell.of("execute_result")[0]["data"]["text/plain"] == "True"
+
+
 # --- the queue itself -------------------------------------------------------------------------
 
 
