@@ -159,6 +159,8 @@ def remove(directory: str) -> None:
     Directories move up into the top before their parent goes, so that it doesn't matter how deep a
     container has nested them: shutil.rmtree recurses and holds an fd for each level.
     """
+    if _remove_untouched(directory):
+        return
     top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     fresh = (f".{os.urandom(4).hex()}-{number}" for number in itertools.count())
     try:
@@ -172,6 +174,30 @@ def remove(directory: str) -> None:
         os.close(top)
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(directory)
+
+
+def _remove_untouched(directory: str) -> bool:
+    """Remove what every container has, in order, and say whether that was all.
+
+    Most end before they have written anything, and this takes about half of the time.
+    Every path is the engine's own: what the container made makes an rmdir fail, no more.
+    """
+    try:
+        for view in os.listdir(f"{directory}/rw"):
+            rw = f"{directory}/rw/{view}"
+            os.rmdir(f"{rw}/upper")
+            for part in ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(f"{rw}/{part}")
+            os.rmdir(rw)
+        os.rmdir(f"{directory}/rw")
+        for name in ("state.json", "monitor.sock", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
+        return False
+    return True
 
 
 def _unlinked(name: str, dirfd: int) -> bool:

@@ -39,16 +39,22 @@ def from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Output]:
         elif kind == "error":
             names = ("ename", "evalue", "traceback")
             outputs.append({"output_type": "error", **{n: content.get(n) for n in names}})
+    for output in outputs:
+        if isinstance(output.get("text"), list):
+            output["text"] = "".join(output["text"])
     return outputs
 
 
 def _stream(outputs: list[Output], content: Mapping[str, Any]) -> None:
     name, text = content.get("name", "stdout"), str(content.get("text", ""))
     last = outputs[-1] if outputs else {}
-    if last.get("output_type") == "stream" and last.get("name") == name:
-        last["text"] += text
+    same = last.get("output_type") == "stream" and last.get("name") == name
+    if same and isinstance(last.get("text"), list):
+        last["text"].append(text)  # joined at the end: adding would copy all of it each time
+    elif same:
+        last["text"] = [last["text"], text]
     else:
-        outputs.append({"output_type": "stream", "name": name, "text": text})
+        outputs.append({"output_type": "stream", "name": name, "text": [text]})
 
 
 def _display(

@@ -118,6 +118,9 @@ class Outbox:
 
     def write(self, name: str, text: str) -> None:
         """Queue text of a stream; whole lines leave at once, short of a flood of them."""
+        if len(text) <= CHUNK // 4:
+            self._write(name, text)
+            return
         step = CHUNK if text.isascii() else CHUNK // 4
         for begin in range(0, len(text), step):
             self._write(name, text[begin : begin + step])
