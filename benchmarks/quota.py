@@ -28,6 +28,8 @@ BEGIN_NS = 300_000_000
 RUN_S = 6.5
 BINDING = 0.98
 """A quota that throttled in fewer periods than this share wasn't what held the program back."""
+TRIES = 3
+"""Of a case in which the quota wasn't binding: the machine may have been busy just then."""
 TARGET = 0.5
 
 
@@ -44,7 +46,7 @@ class Case:
 class Had:
     """What was had under it, in % of one CPU and of what was asked."""
 
-    percent: float
+    had_percent: float
     deviation: float
     whole_run_deviation: float
     throttled: float
@@ -71,19 +73,26 @@ def run(bench: Bench) -> Report:
     """Measure it."""
     report = Report("quota", TITLE)
     todo = list(cases(quick=bench.quick))
-    found: dict[Case, Had] = {}
+    tried: dict[Case, list[Had]] = {}
     with Progress("quota", len(todo)) as progress:
         for case in todo:
-            found[case] = measure(bench, case)
+            tried[case] = [measure(bench, case)]
+            while not tried[case][-1].binding and len(tried[case]) < (1 if bench.quick else TRIES):
+                tried[case].append(measure(bench, case))
             progress.step()
-    report.raw["cases"] = [{**asdict(case), **asdict(had)} for case, had in found.items()]
+    # Chosen by how often it throttled, never by how near it came.
+    found = {case: max(runs, key=lambda run: run.throttled) for case, runs in tried.items()}
+    report.raw["cases"] = [
+        {"case": asdict(case), "had": asdict(had), "tried": [asdict(run) for run in tried[case]]}
+        for case, had in found.items()
+    ]
     held = {case: had for case, had in found.items() if had.binding}
     if held:
         worst = max(held, key=lambda case: abs(held[case].deviation))
         report.rows.append(
             Row(
                 what=f"CPU quota kept, worst of {len(held)}",
-                ours=f"{held[worst].percent:.3f} %",
+                ours=f"{held[worst].had_percent:.3f} %",
                 peer=f"asked {worst.percent} %",
                 value=abs(held[worst].deviation),
                 unit="% off",
@@ -126,7 +135,7 @@ def measure(bench: Bench, case: Case) -> Had:
     whole = 100 * totals["cpuacct.usage"] / 1e9 / result.wall_s
     periods = totals["cpu.nr_periods"]
     return Had(
-        percent=had,
+        had_percent=had,
         deviation=100 * (had / case.percent - 1),
         whole_run_deviation=100 * (whole / case.percent - 1),
         throttled=totals["cpu.nr_throttled"] / periods if periods else 0.0,

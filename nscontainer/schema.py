@@ -138,7 +138,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "count",
         "peak",
         "highest pids.current (from the samples on Linux < 6.1)",
-        "-",
+        "pids.peak",
         "pids.peak",
     ),
     _counter(

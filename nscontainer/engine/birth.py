@@ -146,7 +146,8 @@ class Birth:
             os.mkdir(self.directory, 0o700)
             self.cleanup.callback(state.remove, self.directory)
             self._lock_fd = state.own(self.directory)
-        state.claim_name(top, self.request.name, self.request.id)
+        if self.request.name != self.request.id:
+            state.claim_name(top, self.request.name, self.request.id)
         self.cleanup.callback(lambda: state.release_name(top, self.request.name, self.request.id))
         if self.request.detach:
             self._log_to_file()
@@ -364,6 +365,7 @@ class Birth:
             self._remove_cgroup()
         with contextlib.suppress(OSError):
             os.unlink(f"{self.directory}/monitor.sock")
+        os.close(self._lock_fd)  # whoever is told that it has ended may remove it
 
     def describe(self) -> dict[str, Any]:
         """Say what the container is and how isolated it really is: part of the exit record."""

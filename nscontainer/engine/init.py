@@ -153,7 +153,6 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _mask()
     with stage("system"):
         _name_and_network(plan)
-        _resource_limits(plan)
     with stage("confine"):
         _confine(plan)
     return stage.times
@@ -430,6 +429,7 @@ def _confine(plan: InitPlan) -> None:
         plan.stdio = _terminal(plan.sync)
     _standard_streams(plan)  # before the next line: no fd of the host is left to get out by
     _enter(plan.spec.workdir or "/")
+    _resource_limits(plan)  # after the set-up's own need of file descriptors
     become(account, plan.capabilities)
     if plan.seccomp_program is not None:
         seccomp.install(plan.seccomp_program)

@@ -24,13 +24,13 @@ from nscontainer.engine.state import write as write_state
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import INDEX, NA
-from nscontainer.spec import PERIOD_US
-from nscontainer.spec import check_id
+from nscontainer.spec import PERIOD_US, check_id
 from nscontainer.spec import limits as make_limits
 
 _USAGE = INDEX["cpuacct.usage"]
 _OOM_KILL = INDEX["memory.oom_kill"]
 _PIDS, _PIDS_PEAK = INDEX["pids.current"], INDEX["pids.peak"]
+_NEVER = 1 << 63
 INTERRUPT_GRACE_S = 0.1
 """How long a first process without a handler has to end after a signal before it is killed."""
 
@@ -136,12 +136,8 @@ class Monitor:
         else:
             self._push({"event": "created", "stages": self.birth.stage.times}, fds)
         while not self._ended():
-            ready = select.select(self._watched(), [], [], self._timeout_s())[0]
-            for source in ready:
+            for source in self._next_events():
                 self._serve(source)
-            if self.status == "running":
-                self._take_sample()
-            self._enforce()
         self._finish()
 
     def _watched(self) -> list[int]:
@@ -157,17 +153,29 @@ class Monitor:
     def _ended(self) -> bool:
         return self.birth.wait_status is not None
 
+    def _next_events(self) -> list[int]:
+        """Sample and keep the limits of time until something else is to be done.
+
+        The way of every sample: what it costs, a CPU is without for as long as the container runs.
+        """
+        watched, log = self._watched(), self.log
+        while True:
+            ready = select.select(watched, (), (), self._timeout_s())[0]
+            if self.status == "running" and time.monotonic_ns() >= log.next_ns:
+                log.take()
+            self._enforce()
+            if ready:
+                return ready
+
     def _timeout_s(self) -> float | None:
-        times = [self.kill_at_ns] if self.kill_at_ns is not None else []
+        due = self.log.next_ns if self.status == "running" else _NEVER
         if self.deadline_ns is not None:
-            times.append(self.deadline_ns)  # a pause doesn't stop the clock on the wall
-        if self.status == "running":
-            times.append(self.log.next_ns)
-            if self.cpu_limit_ns is not None:
-                times.append(self._cpu_check_ns())
-        if not times:
-            return None
-        return max(0, min(times) - time.monotonic_ns()) / 1e9
+            due = min(due, self.deadline_ns)  # a pause doesn't stop the clock on the wall
+        if self.kill_at_ns is not None:
+            due = min(due, self.kill_at_ns)
+        if self.cpu_limit_ns is not None and self.status == "running":
+            due = min(due, self._cpu_check_ns())
+        return None if due == _NEVER else max(0, due - time.monotonic_ns()) / 1e9
 
     def _serve(self, source: int) -> None:
         if source == self.birth.pidfd:
@@ -180,7 +188,7 @@ class Monitor:
                 self._owner_gone()
         elif source == self.birth.listener.fileno():
             client = wire.Inbox(self.birth.listener.accept()[0])
-            client.sock.setblocking(False)
+            client.sock.setblocking(False)  # noqa: FBT003 - socket's own signature
             self.clients[client.sock.fileno()] = client
         elif source == self.wake_r:
             if signal.SIGTERM in os.read(self.wake_r, 64):
@@ -368,10 +376,6 @@ class Monitor:
         return {}
 
     # --- limits of time, and the end ---------------------------------------------------------
-
-    def _take_sample(self) -> None:
-        if time.monotonic_ns() >= self.log.next_ns:
-            self.log.take()
 
     def _cpu_check_ns(self) -> int:
         """When the CPU-time limit can be reached at the earliest."""

@@ -33,6 +33,9 @@ IDS: Final = 65536
 
 INIT_FILES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 """Empty in the init layer; the real ones are mounted over them and never committed."""
+UPPER: Final = "upper"
+WORK: Final = "work"
+"""What a container's directory has for each view, with the view's number: its read-write layer."""
 MARKER: Final = "/.nscontainerenv"
 
 
@@ -165,8 +168,10 @@ def make_init_layer(layer: str, view: View, *, owner: int) -> None:
     inside = _Relative(layer, view.path, owner)
     for path in sorted(view.hidden):
         inside.directory(path, opaque=True)
-    for path in sorted(view.directories):
+    for path in sorted(view.directories | view.shown):
         inside.directory(path)
+    for path in sorted(view.shown):
+        inside.show(path)
     for path in sorted(view.removed):
         inside.whiteout(path)
     for path, target in sorted(view.links.items()):
@@ -215,6 +220,15 @@ class _Relative:
         if opaque:
             os.setxattr(here, "trusted.overlay.opaque", b"y")
 
+    def show(self, path: str) -> None:
+        """Let a directory below an opaque one be seen: overlayfs looks it up from the layers' roots.
+
+        An absolute redirect leaves the opaque parent behind (fs/overlayfs/namei.c, ovl_lookup). A
+        mount of its own would do as well, at the price of another read-write layer.
+        """
+        target = "/" + os.path.relpath(path, self.top)
+        os.setxattr(f"{self.layer}{target}", "trusted.overlay.redirect", os.fsencode(target))
+
     def whiteout(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mknod(self._place(path), stat.S_IFCHR, os.makedev(0, 0))
@@ -241,15 +255,13 @@ class Root:
 
 def make_upper(data_dir: str, lowers: tuple[Lower, ...]) -> None:
     """Make the directories of the read-write layer, one pair a view."""
-    rw = f"{data_dir}/rw"
-    os.mkdir(rw, 0o700)
     for index, lower in enumerate(lowers):
-        os.mkdir(f"{rw}/{index}", 0o700)
-        upper = f"{rw}/{index}/upper"
+        upper = f"{data_dir}/{UPPER}{index}"
         os.mkdir(upper, 0o755)
-        facts = os.stat(lower.init_layer)
-        os.chmod(upper, stat.S_IMODE(facts.st_mode))
-        os.mkdir(f"{rw}/{index}/work", 0o700)
+        mode = stat.S_IMODE(os.stat(lower.init_layer).st_mode)
+        if mode != 0o755:
+            os.chmod(upper, mode)
+        os.mkdir(f"{data_dir}/{WORK}{index}", 0o700)
 
 
 def assemble(
@@ -264,7 +276,7 @@ def assemble(
     """
     make_upper(data_dir, lowers)
     rw = f"{images.scratch}/rw"
-    fd = mount.open_tree(f"{data_dir}/rw")
+    fd = mount.open_tree(data_dir)
     try:
         shifted = mapped
         if mapped:
@@ -273,14 +285,14 @@ def assemble(
             except KernelError:
                 shifted = False
         if mapped and not shifted:
-            _own(f"{data_dir}/rw", lowers, images.id_base)
+            _own(data_dir, lowers, images.id_base)
         mount.move_mount(fd, rw)
     finally:
         os.close(fd)
     top = f"{images.scratch}/root"
     for index, lower in enumerate(lowers):
         with _acting_as(images.id_base if shifted else 0):
-            overlay = _overlay(lower, f"{rw}/{index}", volatile=volatile)
+            overlay = _overlay(lower, rw, index, volatile=volatile)
         try:
             if index == 0:
                 mount.move_mount(overlay, top)
@@ -314,19 +326,21 @@ def _acting_as(uid: int) -> Iterator[None]:
         syscalls.libc.setfsgid(0)
 
 
-def _own(rw: str, lowers: tuple[Lower, ...], owner: int) -> None:
+def _own(data_dir: str, lowers: tuple[Lower, ...], owner: int) -> None:
     for index, lower in enumerate(lowers):
         facts = os.stat(lower.init_layer)
-        os.chown(f"{rw}/{index}/upper", facts.st_uid or owner, facts.st_gid or owner)
+        upper = f"{data_dir}/{UPPER}{index}"
+        os.chown(upper, facts.st_uid or owner, facts.st_gid or owner)
 
 
-def _overlay(lower: Lower, rw: str, *, volatile: bool) -> int:
+def _overlay(lower: Lower, rw: str, index: int, *, volatile: bool) -> int:
     options: dict[str, str | None] = {
         "lowerdir": f"{lower.init_layer}:{lower.host_layer}",
-        "upperdir": f"{rw}/upper",
-        "workdir": f"{rw}/work",
-        # Off whatever the host's defaults are: a layer to be committed must be plain files.
-        "redirect_dir": "off",
+        "upperdir": f"{rw}/{UPPER}{index}",
+        "workdir": f"{rw}/{WORK}{index}",
+        # Whatever the host's defaults are: a layer to be committed must be plain files. The init
+        # layer's redirects are followed, none is made.
+        "redirect_dir": "follow",
         "metacopy": "off",
         "index": "off",
     }

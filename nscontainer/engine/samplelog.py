@@ -13,8 +13,8 @@ from nscontainer.schema import COLUMNS, INDEX, NA, ROW_FIELDS
 _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]
 _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
-MOST_ROWS: Final = 1 << 21
-"""Past this many (about half a GB) the interval doubles, so that a week's run keeps to a bound."""
+MOST_ROWS: Final = 1 << 19
+"""After each so many (125 MB; three hours at 20 ms) the interval doubles: a week is 0.7 GB."""
 
 
 class SampleLog:

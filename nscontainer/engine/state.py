@@ -1,9 +1,14 @@
 """Where the engine keeps a container on disk, and who may touch it when.
 
-One directory a container, ``<state dir>/containers/<id>``, mode 0700: ``state.json``, ``lock``,
-``monitor.sock``, the read-write layer ``rw/``, and for a detached one its log and samples. The monitor
-holds ``lock`` (flock) as long as it lives: a container whose lock can be had has lost its monitor,
-whatever its state file says, and pids are never trusted for that.
+One directory a container, ``<state dir>/containers/<id>``, mode 0700: ``state.json``,
+``monitor.sock``, the read-write layer (``upper0``, ``work0``; a pair for each view of the image), and
+for a detached one its log and samples. The monitor holds a lock on the directory itself (flock) as
+long as it lives: a container whose lock can be had has lost its monitor, whatever its state file
+says, and pids are never trusted for that.
+
+As few files as will do: ext4 does not give out again an inode freed in the last minute
+(fs/ext4/ialloc.c, recently_deleted) but looks at it each time, so every one that comes and goes
+makes the next start slower.
 """
 
 from __future__ import annotations
@@ -80,7 +85,7 @@ def _flock(path: str, how: int) -> Iterator[None]:
 
 def own(directory: str) -> int:
     """Take a container's lock for as long as the returned fd (or a copy of it) is open."""
-    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd
 
@@ -88,7 +93,7 @@ def own(directory: str) -> int:
 def is_owned(directory: str) -> bool:
     """Tell whether a monitor lives for the container of this directory."""
     try:
-        fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -154,7 +159,7 @@ def release_name(top: str, name: str, container_id: str) -> None:
 
 
 def remove(directory: str) -> None:
-    """Remove a container's directory: by fd, never following a link out of it; the lock goes last.
+    """Remove a container's directory: by fd, never following a link out of it.
 
     Directories move up into the top before their parent goes, so that it doesn't matter how deep a
     container has nested them: shutil.rmtree recurses and holds an fd for each level.
@@ -165,7 +170,7 @@ def remove(directory: str) -> None:
     fresh = (f".{os.urandom(4).hex()}-{number}" for number in itertools.count())
     try:
         while names := os.listdir(top):
-            for name in [n for n in names if n != "lock"] or names:
+            for name in names:
                 # FileNotFoundError: gc, or another rm, is at it as well.
                 with contextlib.suppress(FileNotFoundError):
                     if not _unlinked(name, top):
@@ -183,15 +188,14 @@ def _remove_untouched(directory: str) -> bool:
     Every path is the engine's own: what the container made makes an rmdir fail, no more.
     """
     try:
-        for view in os.listdir(f"{directory}/rw"):
-            rw = f"{directory}/rw/{view}"
-            os.rmdir(f"{rw}/upper")
-            for part in ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rmdir(f"{rw}/{part}")
-            os.rmdir(rw)
-        os.rmdir(f"{directory}/rw")
-        for name in ("state.json", "monitor.sock", "lock"):
+        for name in os.listdir(directory):
+            if name.startswith("upper"):
+                os.rmdir(f"{directory}/{name}")
+            elif name.startswith("work"):
+                for part in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rmdir(f"{directory}/{name}{part}")
+        for name in ("state.json", "monitor.sock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{name}")
         os.rmdir(directory)

@@ -2,8 +2,8 @@
 
 A plan, made of names only: which directories of the host a container sees, which are hidden, and
 where. :mod:`nscontainer.engine.rootfs` mounts it. The root filesystem is one *view*; a path that
-must be seen although it lies on another filesystem, or under something hidden, is a view of its own
-mounted at the same path (a submount does not come along in an overlay's lower layer).
+must be seen although it lies on another filesystem is a view of its own mounted at the same path (a
+submount does not come along in an overlay's lower layer).
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class View:
     path: str
     hidden: set[str] = field(default_factory=set)
     """Directories seen empty."""
+    shown: set[str] = field(default_factory=set)
+    """Directories of the same filesystem that are seen although they lie in hidden ones."""
     removed: set[str] = field(default_factory=set)
     """Files and directories not seen at all."""
     directories: set[str] = field(default_factory=set)
@@ -67,9 +69,10 @@ class View:
 
     def shows(self, path: str) -> bool:
         """Tell whether this view shows the host's file at ``path``."""
-        return _under(path, self.path) and not any(
-            _under(path, top) for top in (*self.hidden, *self.removed)
-        )
+        hides = [len(top) for top in (*self.hidden, *self.removed) if _under(path, top)]
+        shows = [len(top) for top in self.shown if _under(path, top)]
+        # The nearest rule holds; with none, what the view has is seen.
+        return _under(path, self.path) and max(shows, default=0) >= max(hides, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,12 @@ def plan(
             continue  # a directory of everybody's homes is not one to show
         directory = real if os.path.isdir(real) else os.path.dirname(real)
         view = _enclosing(views, directory)
-        if not view.shows(directory) or _mount_between(points, view.path, directory):
+        if _mount_between(points, view.path, directory):
             _add_view(views, directory, home)
+        elif not view.shows(directory):
+            view.hidden.discard(directory)
+            view.shown.add(directory)
+            _hide_home(view, directory, home)
     return Plan(tuple(views))
 
 
@@ -167,16 +174,21 @@ def _mount_between(points: Mapping[str, MountPoint], top: str, path: str) -> boo
 def _add_view(views: list[View], path: str, home: str) -> None:
     outer = _enclosing(views, path)
     view = View(path)
-    if path == home:
+    _hide_home(view, path, home)
+    outer.directories.add(path)
+    views.append(view)
+
+
+def _hide_home(view: View, shown: str, home: str) -> None:
+    """Keep private what a directory to be shown has of the caller's home."""
+    if shown == home:
         with os.scandir(home) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     is_dir = entry.is_dir(follow_symlinks=False)
                     (view.hidden if is_dir else view.removed).add(entry.path)
-    elif _under(home, path):
+    elif _under(home, shown):
         view.hidden.add(home)
-    outer.directories.add(path)
-    views.append(view)
 
 
 def _reach(views: list[View], path: str) -> str | None:

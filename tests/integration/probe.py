@@ -3,7 +3,7 @@
 It is passed as text (``python3 -c``), after inside.PRELUDE.
 """
 
-# ruff: noqa: F821, PLW0108, E731
+# ruff: noqa: E731, F821, SIM105, SIM115
 # mypy: ignore-errors
 
 NAMESPACES = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
@@ -92,7 +92,7 @@ def writes():
 def cgroup_files():
     """What making and writing below /sys/fs/cgroup is answered, directory by directory."""
     found = {}
-    for top, folders, names in os.walk("/sys/fs/cgroup"):
+    for top, _, names in os.walk("/sys/fs/cgroup"):
         found[top] = answer(os.mkdir, f"{top}/x")
         for name in ("release_agent", "notify_on_release", "cgroup.procs", "tasks", "memory.max",
                      "memory.limit_in_bytes", "cpu.cfs_quota_us", "cpu.max"):  # fmt: skip

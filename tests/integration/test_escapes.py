@@ -14,7 +14,7 @@ import pytest
 
 from nscontainer import api, spec
 from nscontainer.engine.container import Container
-from nscontainer.errors import NsContainerError, NotFoundError, SetupError, SpecError
+from nscontainer.errors import NotFoundError, NsContainerError, SetupError, SpecError
 from tests.integration.inside import (
     PRELUDE,
     PYTHON,
@@ -235,7 +235,7 @@ def test_a_mount_over_proc_through_a_link_leaves_nothing_unmasked(tmp_path: Path
                                     "/sys", "/sys/fs/cgroup", "/dev", "/dev/null"])  # fmt: skip
 def test_where_nothing_may_be_mounted(tmp_path: Path, target: str) -> None:
     """A volume can't take the root's place or go up, nor replace what the engine makes and masks."""
-    with pytest.raises(SpecError, match="mount point|volume"):
+    with pytest.raises(SpecError, match=r"mount point|volume"):
         api.run(["true"], volumes=[f"{tmp_path}:{target}"])
     with pytest.raises(SpecError, match="mount point"):
         api.run(["true"], tmpfs=[target])
@@ -259,8 +259,8 @@ tell([[mounted := answer(mount, b"cgroup", name.encode()),
        answer(os.mkdir, "/cg/sub") or "made"] for name in ("memory", "pids", "cpu")])
 """
     found = ask(source, cap_add=["SYS_ADMIN"], seccomp="unconfined")
-    assert all(written in {"EPERM", "EACCES", "ENOENT", "EINVAL", "EBUSY", "ENODEV", "EROFS"}
-               and made != "made" or mounted
+    assert all((written in {"EPERM", "EACCES", "ENOENT", "EINVAL", "EBUSY", "ENODEV", "EROFS"}
+               and made != "made") or mounted
                for mounted, written, made in found), found  # fmt: skip
 
 
@@ -299,8 +299,8 @@ tell([os.path.lexists({str(engine)!r}) and os.listdir({str(engine)!r}),
         "(8).to_bytes(4, 'big') + b'not json'",
         "(200000).to_bytes(4, 'big') + b'[' * 200000",
         "(4).to_bytes(4, 'big') + b'null' + (2).to_bytes(4, 'big') + b'{}'",
-        "(44).to_bytes(4, 'big') + b'{\"msg_type\": \"execute_reply\", \"content\": {} }'[:44]",
-        "(45).to_bytes(4, 'big') + b'{\"msg_type\": [1], \"content\": {\"status\": 1e999}}'[:45]",
+        '(44).to_bytes(4, \'big\') + b\'{"msg_type": "execute_reply", "content": {} }\'[:44]',
+        '(45).to_bytes(4, \'big\') + b\'{"msg_type": [1], "content": {"status": 1e999}}\'[:45]',
     ],
 )
 def test_garbage_on_the_cells_channel_ends_well(engine: Path, hostile: str) -> None:

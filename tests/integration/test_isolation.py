@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +147,10 @@ def test_the_old_root_is_out_of_reach(seen: Seen) -> None:
 def test_no_mount_of_the_hosts_is_there(seen: Seen) -> None:
     """Every mount inside is an overlay or one of the kernel's own, but for the six device nodes."""
     kinds = {(line.partition(" - ")[2].split()[0], line.split()[4]) for line in seen.mounts}
-    nodes = {target for kind, target in kinds if kind in ("devtmpfs", "tmpfs", "ext4")}
     ours = {"overlay", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
     foreign = {target for kind, target in kinds if kind not in ours}
     assert foreign <= {f"/dev/{name}" for name in devices.NODES} | set(MASKED)
-    assert nodes >= {"/dev"}
+    assert ("tmpfs", "/dev") in kinds
 
 
 def test_every_mount_refuses_devices(seen: Seen) -> None:
@@ -272,8 +271,8 @@ def masks(status: dict[str, str]) -> dict[str, int]:
     return {name: int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
 
 
-def bits(names: object) -> int:
-    return sum(1 << NUMBERS[name] for name in names)  # type: ignore[attr-defined]
+def bits(names: Iterable[str]) -> int:
+    return sum(1 << NUMBERS[name] for name in names)
 
 
 DOCKERS = bits(DOCKER_DEFAULT)
@@ -283,7 +282,13 @@ STATUS = "tell(dict(l.split(':\\t', 1) for l in open('/proc/self/status') if ':\
 def test_capabilities_are_dockers_fourteen(seen: Seen) -> None:
     """Permitted, effective and bounding are Docker's 14; inheritable (CVE-2022-24769), ambient none."""
     assert len(DOCKER_DEFAULT) == 14
-    assert masks(seen.status) == {"Inh": 0, "Prm": DOCKERS, "Eff": DOCKERS, "Bnd": DOCKERS, "Amb": 0}
+    assert masks(seen.status) == {
+        "Inh": 0,
+        "Prm": DOCKERS,
+        "Eff": DOCKERS,
+        "Bnd": DOCKERS,
+        "Amb": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -408,8 +413,10 @@ def test_inheritable_files_stay_outside(runner: Callable[..., Any], tmp_path: Pa
     for fd in fds:
         os.set_inheritable(fd, True)  # noqa: FBT003
     try:
-        source = "tell([os.readlink(f'/proc/self/fd/{n}') for n in '012'] + [n for n in range(3, 99)" \
-                 " if answer(os.fstat, n) is None])"  # fmt: skip
+        source = """
+tell([os.readlink(f"/proc/self/fd/{n}") for n in "012"]
+     + [n for n in range(3, 99) if answer(os.fstat, n) is None])
+"""
         found = runner(source, share=["uts"])
     finally:
         for fd in fds:
@@ -452,6 +459,6 @@ def test_the_record_says_how_isolated_it_was() -> None:
     assert {n for n, kind in isolation.namespaces.items() if kind == "private"} == {
         n for n in NAMESPACES if hasns(n)
     }
-    assert set(isolation.capabilities) == set(DOCKER_DEFAULT)
+    assert set(isolation.capabilities or ()) == set(DOCKER_DEFAULT)
     assert isolation.no_new_privs
-    assert "default" in isolation.seccomp
+    assert "default" in (isolation.seccomp or "")
