@@ -160,5 +160,4 @@ def _reply(outbox: Outbox, error: BaseException | None, code: int) -> None:
         with contextlib.suppress(Exception):
             if original is not None:
                 original.flush()
-    outbox.finish()
-    outbox.send("execute_reply", content)
+    outbox.finish("execute_reply", content)

@@ -127,21 +127,28 @@ class Outbox:
 
     def flush(self) -> None:
         """Send all there is; waits for the owner where the socket is full."""
-        if not self._inside():
+        if not self._gone and not self._inside():
             with self._lock:
                 self._pump()
 
-    def finish(self) -> None:
-        """Send all there is, at the very end, even if an interrupt left the lock with this thread."""
+    def finish(self, msg_type: str, content: Message) -> None:
+        """Send the last message, with all before it; what is said afterwards is dropped.
+
+        Even if an interrupt left the lock with this thread. Afterwards nothing takes the lock any
+        more: a thread that the interpreter ends at its own end may hold it for ever.
+        """
         while self._inside():
             self._lock.release()
-        self.flush()
+        self.send(msg_type, content)
+        self._gone = True
 
     def _inside(self) -> bool:
         """Tell whether this is a signal handler's or finalizer's call inside one of ours."""
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _write(self, name: str, text: str) -> None:
+        if self._gone:
+            return
         if self._inside():
             self._queue.append(_Item(name=name, text=text))
             self._arm()
