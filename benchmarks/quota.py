@@ -87,7 +87,9 @@ def run(bench: Bench) -> Report:
         for case, had in found.items()
     ]
     held = {case: had for case, had in found.items() if had.binding}
-    if held:
+    if not held:
+        report.missing = "the machine is too busy: no quota was ever what held the workload back"
+    else:
         worst = max(held, key=lambda case: abs(held[case].deviation))
         report.rows.append(
             Row(

@@ -135,6 +135,7 @@ def run_cell(
     *,
     name: str | None = None,
     filename: str | None = None,
+    line_offset: int = 0,
     on_message: Callable[[Message], None] | None = None,
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
@@ -154,6 +155,8 @@ def run_cell(
         The cell's source.
     filename
         What tracebacks call it.
+    line_offset
+        How many lines of the notebook's cell come before the code: tracebacks count on from them.
     on_message
         Takes Jupyter's messages as the cell sends them (``msg_type``, ``content``).
     on_start
@@ -179,7 +182,7 @@ def run_cell(
             "content": {
                 "code": code,
                 "filename": filename,
-                "line_offset": 0,
+                "line_offset": line_offset,
                 "sys_path": list(what.python_path),
                 "colors": colors,
                 "width": width,

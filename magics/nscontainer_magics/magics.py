@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
-from nscontainer.errors import HostError, NsContainerError, SetupError, SpecError
+from nscontainer.errors import HostError, NsContainerError, SpecError
 from nscontainer_magics import cell_line, commands, script
 from nscontainer_magics.display import Display
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
@@ -97,8 +97,9 @@ class ContainerMagics(Magics):
         options = {**asked.build, **sinks, "name": asked.name, "on_interrupt": "return"}
         if program is None:
             result = api.run_cell(
-                "\n" + cell,  # for the magic's own line, so that line numbers are the editor's
+                cell,
                 filename=filename,
+                line_offset=1,  # the magic's own line: line numbers are the editor's
                 on_message=shown.message,
                 on_start=shown.attach,
                 colors=str(self._ip.colors).lower() != "nocolor",
@@ -136,9 +137,5 @@ def _errors_in_one_line() -> Any:
     """Have an error of ours shown as one line: what was wrong, and how to mend it."""
     try:
         yield
-    except (HostError, SetupError) as error:
-        from nscontainer.doctor import explain
-
-        raise in_one_line(explain(error)) from None
     except NsContainerError as error:
         raise in_one_line(error) from None

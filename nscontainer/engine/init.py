@@ -499,6 +499,8 @@ def _become_user_code(plan: InitPlan) -> int:
         os.environ.clear()
         os.environ.update(plan.environment)
         plan.sync.close()
+        if plan.init:
+            _split_off_command(tty=plan.spec.tty)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in any Python
             signal.signal(number, signal.SIG_IGN)
         prctl.set_name("python3")
@@ -510,22 +512,29 @@ def _become_user_code(plan: InitPlan) -> int:
     if not argv:  # a cell's cold start: the runner, read-only in the container
         argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
     if plan.init:
-        _split_off_command()
+        _split_off_command(tty=plan.spec.tty)
     return execute(argv, plan.environment)
 
 
-def _split_off_command() -> None:
-    """With ``--init``: stay as a process that reaps and forwards signals; the child goes on."""
+def _split_off_command(*, tty: bool) -> None:
+    """With ``--init``: stay as a process that reaps and forwards signals; the child goes on.
+
+    The child has a process group of its own, so that what is sent to the first process's group
+    reaches it once; at a terminal it must stay in the foreground, whose Ctrl-C it gets by itself.
+    """
     child = os.fork()
     if child == 0:
+        if not tty:
+            os.setpgid(0, 0)
         return
 
     def forward(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, forward)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if tty else forward)
     close_range(CHANNEL_FD)
     while True:
         try:

@@ -107,6 +107,8 @@ class Outbox:
 
     def send(self, msg_type: str, content: Message) -> None:
         """Queue a message and send all there is."""
+        if self._gone:
+            return
         item = _Item(frame({"msg_type": msg_type, "content": content}))
         if self._inside():
             self._queue.append(item)

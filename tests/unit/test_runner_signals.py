@@ -173,16 +173,17 @@ sys.exit(runner.main(socket.socket(fileno=int(sys.argv[1]))))
 """
     ours, theirs = socket.socketpair()
     fd = theirs.fileno()
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code, str(fd)], pass_fds=[fd], stdout=subprocess.PIPE
-    ) as process:
-        theirs.close()
-        cell = harness.Cell(process, ours, process.pid)
-        cell.send("execute_request", code=_SPAWN)
-        cell.read("go")
-        cell.signal()
-        assert cell.finish().exit_code == 130
-        assert cell.text() == "1\ngo\n"
+    )
+    theirs.close()
+    cell = harness.Cell(process, ours, process.pid)
+    harness._started.append(cell)
+    cell.send("execute_request", code=_SPAWN)
+    cell.read("go")
+    cell.signal()
+    assert cell.finish().exit_code == 130
+    assert cell.text() == "1\ngo\n"
 
 
 @pytest.mark.root

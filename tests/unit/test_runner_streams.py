@@ -184,6 +184,19 @@ t.join()
     assert cell.raw == b"child\n" * 20
 
 
+def test_daemon_threads_that_print_hinder_no_end(mode: str):
+    """The cell ends though daemon threads go on printing; the reply is the last message."""
+    code = """
+import threading
+def flood():
+    while True: print('x' * 1000)
+for _ in range(3): threading.Thread(target=flood, daemon=True).start()
+"""
+    cell = harness.run(code, mode)
+    assert cell.exit_code == 0
+    assert cell.reply["status"] == "ok"
+
+
 def test_messages_wait_for_raw_output(mode: str):
     """What a subprocess printed is read before a later message comes; a flood of it stops nothing."""
     code = "import os\nos.system('echo raw')\nprint('later')"
