@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +84,7 @@ def _read(dirfd: int, key: str) -> bytes | None:
 
 def _write(dirfd: int, key: str, program: bytes) -> None:
     """Put a program in place under its key."""
-    temporary = f".{key}.{secrets.token_hex(8)}"
+    temporary = f".{key}.{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600, dir_fd=dirfd)
     try:
