@@ -375,11 +375,17 @@ def parse_tmpfs(text: str) -> Mount:
     return Mount("tmpfs", _target(target), size_bytes=size)
 
 
+_ENGINES_OWN: Final = ("proc", "sys", "dev")
+
+
 def _target(path: str) -> str:
     parts = [p for p in path.split("/") if p not in ("", ".")]
     if not path.startswith("/") or not parts or ".." in parts:
         message = f"{path!r} can't be a mount point in the container"
         raise SpecError(message, hint='an absolute path without "..", not / itself')
+    if parts[0] in _ENGINES_OWN and parts != ["dev", "shm"]:
+        message = f"{path!r} can't be a mount point: the engine makes and masks what is below /{parts[0]}"
+        raise SpecError(message, hint="any place outside /proc, /sys and /dev; /dev/shm is free")
     return "/" + "/".join(parts)
 
 

@@ -44,6 +44,8 @@ def collect(top: str | None = None) -> list[str]:
 
 
 def _bury(top: str, container_id: str, directory: str) -> list[str]:
+    if not os.path.isdir(directory):
+        return []  # it ended and was removed a moment ago
     facts = state.read(directory)
     done = _end_cgroups(container_id)
     if facts is not None and not facts.get("remove", True):

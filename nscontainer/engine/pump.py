@@ -71,14 +71,25 @@ class Frames:
                     yield parsed
 
 
+@dataclass(slots=True)
+class _Interrupts:
+    """Where SIGINTs come as bytes, and how many came when nobody read any more."""
+
+    fd: int | None = None
+    late: int = 0
+
+
 @contextlib.contextmanager
-def interrupts() -> Iterator[int | None]:
-    """Turn SIGINT into bytes on a pipe, where this is the main thread; None elsewhere."""
+def interrupts() -> Iterator[_Interrupts]:
+    """Turn SIGINT into bytes on a pipe, where this is the main thread."""
+    caught = _Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield None
+        yield caught
         return
     reader, writer = os.pipe()
+    os.set_blocking(reader, False)
     os.set_blocking(writer, False)
+    caught.fd = reader
 
     def note(_number: int, _frame: object) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -86,9 +97,11 @@ def interrupts() -> Iterator[int | None]:
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield reader
+        yield caught
     finally:
         signal.signal(signal.SIGINT, before)
+        with contextlib.suppress(BlockingIOError):
+            caught.late = len(os.read(reader, 64))
         os.close(reader)
         os.close(writer)
 
@@ -97,21 +110,22 @@ def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[
     """Relay until the exit record has come and every pipe is at its end."""
     relay = _Relay(made, sinks)
     times = 0
-    with interrupts() as sigint:
-        if sigint is not None:
-            relay.poll.register(sigint, select.POLLIN)
+    with interrupts() as caught:
+        if caught.fd is not None:
+            relay.poll.register(caught.fd, select.POLLIN)
         while relay.record is None or relay.open:
             ready = relay.poll.poll(relay.timeout_ms())
             relay.serve_channel()
             for fd, _ in ready:
-                if fd == sigint:
+                if fd == caught.fd:
                     times += len(os.read(fd, 64))
                     interrupted(min(times, 2))
                 elif fd != relay.channel:
                     relay.serve(fd)
             relay.tick()
     assert relay.record is not None
-    relay.record["interrupted"] = min(times, 2)
+    # One that came as the container ended is the caller's all the same: a loop of runs must stop.
+    relay.record["interrupted"] = min(times + caught.late, 2)
     return relay.record
 
 

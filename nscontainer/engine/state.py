@@ -166,7 +166,10 @@ def remove(directory: str) -> None:
     """
     if _remove_untouched(directory):
         return
-    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     fresh = (f".{os.urandom(4).hex()}-{number}" for number in itertools.count())
     try:
         while names := os.listdir(top):

@@ -288,7 +288,7 @@ def test_the_monitor_is_killed_during_exec(top: Path) -> None:
         except NsContainerError as error:
             codes.append(error)
 
-    thread = threading.Thread(target=execute)
+    thread = threading.Thread(target=execute, daemon=True)
     thread.start()
     pids = eventually(lambda: len(container.pids()) == 2 and container.pids())
     os.kill(monitor_of(container), signal.SIGKILL)
@@ -339,7 +339,9 @@ def test_spawner_and_monitor_are_killed_while_they_make_a_container(
     api.run(["true"])
     monkeypatch.setenv("NSCONTAINER_HALT_AT", "masks")
     made: list[Any] = []
-    thread = threading.Thread(target=lambda: made.append(Container.create(spec.build(["true"]))))
+    thread = threading.Thread(
+        target=lambda: made.append(Container.create(spec.build(["true"]))), daemon=True
+    )
     thread.start()
     assert eventually(lambda: (top / "halted").exists() and (top / "halted").read_text())
     monkeypatch.delenv("NSCONTAINER_HALT_AT")
@@ -347,10 +349,7 @@ def test_spawner_and_monitor_are_killed_while_they_make_a_container(
     os.kill(spawner_pid(), signal.SIGKILL)
     time.sleep(0.1)
     assert containers(top) == (half_made,)  # the monitor needs no spawner any more
-    holder = next(
-        int(p) for p in os.listdir("/proc") if p.isdigit() and _holds(p, f"{half_made}/lock")
-    )
-    os.kill(holder, signal.SIGKILL)
+    os.kill(monitor_at(top / "containers" / half_made), signal.SIGKILL)
     thread.join(20)
     made[0].start()
     assert made[0].wait(20)["exit_code"] == 0
@@ -360,16 +359,18 @@ def test_spawner_and_monitor_are_killed_while_they_make_a_container(
     assert group_of(half_made) == []
 
 
-def _holds(pid: str, ending: str) -> bool:
-    with contextlib.suppress(OSError):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{fd}").endswith(ending):
-                    return (
-                        Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
-                        == "nsc-monitor"
-                    )
-    return False
+def monitor_at(directory: Path) -> int:
+    """Find the monitor that holds a container's directory which has no state yet."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "nsc-monitor\n":
+                fds = os.listdir(f"/proc/{pid}/fd")
+                if any(
+                    os.readlink(f"/proc/{pid}/fd/{fd}").startswith(str(directory)) for fd in fds
+                ):
+                    return int(pid)
+    message = f"no monitor holds {directory}"
+    raise AssertionError(message)
 
 
 def test_after_a_power_cut_gc_mends_everything(top: Path, traces: Traces) -> None:
@@ -419,7 +420,7 @@ def test_gc_touches_nothing_that_lives(top: Path) -> None:
         while not stop.is_set():
             lines.extend(collected(top))
 
-    thread = threading.Thread(target=sweep)
+    thread = threading.Thread(target=sweep, daemon=True)
     thread.start()
     try:
         kept = Container.create(spec.build(SLEEP), start=True)
@@ -582,7 +583,7 @@ def test_many_clients_at_once(top: Path) -> None:
         ]
         answers.append(calls[number % 3]())
 
-    threads = [threading.Thread(target=go, args=(n,)) for n in range(50)]
+    threads = [threading.Thread(target=go, args=(n,), daemon=True) for n in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:

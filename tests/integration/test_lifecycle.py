@@ -425,7 +425,7 @@ def test_exec_ends_with_the_container(start: Callable[..., Container]) -> None:
     """When the container's first process ends, an executed command ends with it, and exec returns."""
     container = start(SLEEP)
     done: list[Any] = []
-    thread = threading.Thread(target=lambda: done.append(container.exec(SLEEP)))
+    thread = threading.Thread(target=lambda: done.append(container.exec(SLEEP)), daemon=True)
     thread.start()
     assert eventually(lambda: len(container.pids()) == 2)
     container.kill()
@@ -610,7 +610,9 @@ def test_a_detached_container_is_stopped_waited_for_and_removed(
 ) -> None:
     """Another process's wait gets the record; the ended one stays until ``remove``."""
     records: list[Any] = []
-    waiter = threading.Thread(target=lambda: records.append(Container.get("det").wait(20)))
+    waiter = threading.Thread(
+        target=lambda: records.append(Container.get("det").wait(20)), daemon=True
+    )
     waiter.start()
     assert eventually(lambda: detached.logs() == b"hello\n")
     with pytest.raises(StateError, match="det"):
@@ -665,7 +667,7 @@ def test_a_name_is_had_by_one_of_many_who_want_it(engine: Path) -> None:
         except StateError:
             answers.append("taken")
 
-    threads = [threading.Thread(target=attempt) for _ in range(10)]
+    threads = [threading.Thread(target=attempt, daemon=True) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -806,7 +808,7 @@ def test_concurrent_runs_from_threads(engine: Path) -> None:
     def go(number: int) -> None:
         answers[number] = api.run(["echo", str(number)]).stdout.strip()
 
-    threads = [threading.Thread(target=go, args=(n,)) for n in range(50)]
+    threads = [threading.Thread(target=go, args=(n,), daemon=True) for n in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
