@@ -179,6 +179,7 @@ def test_interrupt(kernel: Kernel):
 
     def press(kind: str, content: dict[str, Any]) -> None:
         if kind == "stream" and "go" in content["text"]:
+            time.sleep(0.3)  # it is shown before print() has returned
             kernel.interrupt()
 
     cell = kernel.run("%%container -q -o r\nprint('go')\nwhile True:\n    pass", during=press)
