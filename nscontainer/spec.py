@@ -384,7 +384,9 @@ def _target(path: str) -> str:
         message = f"{path!r} can't be a mount point in the container"
         raise SpecError(message, hint='an absolute path without "..", not / itself')
     if parts[0] in _ENGINES_OWN and parts != ["dev", "shm"]:
-        message = f"{path!r} can't be a mount point: the engine makes and masks what is below /{parts[0]}"
+        message = (
+            f"{path!r} can't be a mount point: the engine makes and masks what is below /{parts[0]}"
+        )
         raise SpecError(message, hint="any place outside /proc, /sys and /dev; /dev/shm is free")
     return "/" + "/".join(parts)
 

@@ -105,9 +105,7 @@ def test_a_process_being_executed_cannot_be_looked_into(share: list[str]) -> Non
     container = Container.create(
         spec.build([*PYTHON, PRELUDE + TRACE + WATCHER], share=share), start=True
     )
-    driver = threading.Thread(
-        target=lambda: container.drive(on_stdout=said.append), daemon=True, daemon=True
-    )
+    driver = threading.Thread(target=lambda: container.drive(on_stdout=said.append), daemon=True)
     driver.start()
     try:
         assert eventually(lambda: b"ready" in b"".join(said), 20)

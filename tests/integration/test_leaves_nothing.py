@@ -288,7 +288,7 @@ def test_the_monitor_is_killed_during_exec(top: Path) -> None:
         except NsContainerError as error:
             codes.append(error)
 
-    thread = threading.Thread(target=execute, daemon=True, daemon=True)
+    thread = threading.Thread(target=execute, daemon=True)
     thread.start()
     pids = eventually(lambda: len(container.pids()) == 2 and container.pids())
     os.kill(monitor_of(container), signal.SIGKILL)
@@ -420,7 +420,7 @@ def test_gc_touches_nothing_that_lives(top: Path) -> None:
         while not stop.is_set():
             lines.extend(collected(top))
 
-    thread = threading.Thread(target=sweep, daemon=True, daemon=True)
+    thread = threading.Thread(target=sweep, daemon=True)
     thread.start()
     try:
         kept = Container.create(spec.build(SLEEP), start=True)

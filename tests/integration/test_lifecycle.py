@@ -425,9 +425,7 @@ def test_exec_ends_with_the_container(start: Callable[..., Container]) -> None:
     """When the container's first process ends, an executed command ends with it, and exec returns."""
     container = start(SLEEP)
     done: list[Any] = []
-    thread = threading.Thread(
-        target=lambda: done.append(container.exec(SLEEP)), daemon=True, daemon=True
-    )
+    thread = threading.Thread(target=lambda: done.append(container.exec(SLEEP)), daemon=True)
     thread.start()
     assert eventually(lambda: len(container.pids()) == 2)
     container.kill()
