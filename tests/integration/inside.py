@@ -1,4 +1,4 @@
-"""What tests of real containers share: code run inside, an owner in a process of its own, waiting."""
+"""What tests of real containers share: code run inside, owners in their own process, waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What past escapes from containers teach, each tried here; and what a hostile container may send."""
+"""Past escapes from containers, each tried here; and what a hostile container may send."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("eng
 
 
 def test_the_zygotes_program_cannot_be_written(engine: Path) -> None:
-    """CVE-2019-5736: a cell's /proc/self/exe is the host's python3: not to be opened for writing."""
+    """CVE-2019-5736: a cell's /proc/self/exe, the host's python3, can't be opened for writing."""
     program = Path(os.path.realpath(sys.executable))
     before = (program.stat().st_mtime_ns, program.stat().st_mode, program.stat().st_uid)
     found = ask_cell("""
@@ -100,7 +100,7 @@ def trace(pid):
 
 @pytest.mark.parametrize("share", [[], ["user"]], ids=["mapped", "unmapped"])
 def test_a_process_being_executed_cannot_be_looked_into(share: list[str]) -> None:
-    """CVE-2016-9962, 2019-5736: before its execve, exec's process shows root inside nothing of itself."""
+    """CVE-2016-9962, 2019-5736: before its execve, exec's process can't be looked into."""
     said: list[bytes] = []
     container = Container.create(
         spec.build([*PYTHON, PRELUDE + TRACE + WATCHER], share=share), start=True
@@ -131,7 +131,7 @@ def test_a_working_directory_through_an_fd_is_refused(number: int) -> None:
 
 
 def test_a_working_directory_behind_a_link_of_the_images_stays_inside(tmp_path: Path) -> None:
-    """CVE-2024-21626 by a hostile image: a link to the engine's fds, or up and out, leads nowhere."""
+    """CVE-2024-21626 by an image: a link to the engine's fds, or up and out, leads nowhere."""
     (tmp_path / "fd").symlink_to("/proc/self/fd/7")
     (tmp_path / "up").symlink_to("../" * 30 + "etc")
     with pytest.raises(SetupError, match="confine"):
@@ -143,7 +143,7 @@ def test_a_working_directory_behind_a_link_of_the_images_stays_inside(tmp_path: 
 
 @pytest.mark.parametrize("number", [0, 3, 4, 7, 8, 9])
 def test_an_executed_commands_working_directory_stays_inside(number: int) -> None:
-    """CVE-2024-21626 by exec: the joining process has no fd of the host's that a workdir could name."""
+    """CVE-2024-21626 by exec: the joining process has no fd that a workdir could name."""
     container = Container.create(spec.build(SLEEP), start=True)
     try:
         done = container.exec(["pwd", "-P"], workdir=f"/proc/self/fd/{number}")
@@ -194,7 +194,7 @@ def test_a_false_dev_null_is_not_taken(false: str) -> None:
 @pytest.mark.parametrize("link", ["/nsc-escape", "../../../../../../nsc-escape", "/proc/self/root",
                                   "/proc/1/root/nsc-escape", "/proc/self/cwd"])  # fmt: skip
 def test_a_mount_point_behind_a_link_is_never_outside(tmp_path: Path, link: str) -> None:
-    """CVE-2019-19921, 2023-27561: a volume's link under a mount point leads to no place of the host's."""
+    """CVE-2019-19921, 2023-27561: a link under a mount point leads to no place of the host's."""
     outer, inner = tmp_path / "outer", tmp_path / "inner"
     outer.mkdir()
     inner.mkdir()
@@ -206,7 +206,7 @@ def test_a_mount_point_behind_a_link_is_never_outside(tmp_path: Path, link: str)
 
 
 def test_a_mount_point_behind_a_link_is_found_inside(tmp_path: Path) -> None:
-    """An absolute link in a volume means the container's own path: there the mount lands, and only there."""
+    """An absolute link in a volume is a path of the container's: the mount lands there alone."""
     outer, inner = tmp_path / "outer", tmp_path / "inner"
     outer.mkdir()
     inner.mkdir()
@@ -218,7 +218,7 @@ def test_a_mount_point_behind_a_link_is_found_inside(tmp_path: Path) -> None:
 
 
 def test_a_mount_over_proc_through_a_link_leaves_nothing_unmasked(tmp_path: Path) -> None:
-    """CVE-2019-16884: a volume that takes /proc's place by a link can't bring another procfs to light."""
+    """CVE-2019-16884: a volume put over /proc by a link brings no other procfs to light."""
     outer, inner = tmp_path / "outer", tmp_path / "inner"
     outer.mkdir()
     (inner / "sys").mkdir(parents=True)
@@ -234,7 +234,7 @@ def test_a_mount_over_proc_through_a_link_leaves_nothing_unmasked(tmp_path: Path
 @pytest.mark.parametrize("target", ["/", "/..", "/tmp/link/..", "relative", "/proc", "/proc/sys",
                                     "/sys", "/sys/fs/cgroup", "/dev", "/dev/null"])  # fmt: skip
 def test_where_nothing_may_be_mounted(tmp_path: Path, target: str) -> None:
-    """A volume can't take the root's place or go up, nor replace what the engine makes and masks."""
+    """A volume can't be the root or go up, nor replace what the engine makes and masks."""
     with pytest.raises(SpecError, match=r"mount point|volume"):
         api.run(["true"], volumes=[f"{tmp_path}:{target}"])
     with pytest.raises(SpecError, match="mount point"):
@@ -245,7 +245,7 @@ def test_where_nothing_may_be_mounted(tmp_path: Path, target: str) -> None:
 
 
 def test_release_agent_is_out_of_reach_even_of_sys_admin() -> None:
-    """CVE-2022-0492: CAP_SYS_ADMIN inside, no filter: a v1 hierarchy mounted anew gives no root outside."""
+    """CVE-2022-0492: even CAP_SYS_ADMIN and no filter make release_agent no way out."""
     source = """
 os.mkdir("/cg")
 def mount(kind, data):

@@ -1,4 +1,4 @@
-"""The image ``host``: what a container sees of this machine, what it doesn't, and what it can't change."""
+"""The image ``host``: what a container sees of this machine, and what it can't change."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_owners_environment_stays_outside(runner: Callable[..., Any]) -> Non
 
 
 def test_no_secret_is_in_a_cells_memory() -> None:
-    """A cell is a copy of the zygote: that memory holds neither the owner's token nor other cells' values."""
+    """A cell is the zygote's copy: no token of the owner's, no other cell's value is in it."""
     other = "nsc-other-" + "z" * 9
     api.run_cell(f"x = {other!r}", env={"TOKEN": other})
     found: list[list[bytes]] = []
@@ -113,7 +113,7 @@ def test_no_secret_is_in_a_commands_memory() -> None:
 
 
 def test_env_is_handed_on_and_wins() -> None:
-    """What ``env`` names is set inside, in place of the engine's own choice too, for exec as well."""
+    """What ``env`` names is set inside, over the engine's own choice, and for exec as well."""
     container = Container.create(
         spec.build(SLEEP, env={"A": "1", "PATH": "/usr/bin:/bin", "HOSTNAME": "x"}), start=True
     )
@@ -214,7 +214,7 @@ def test_a_link_to_the_working_directory_keeps_its_spelling(
 
 
 def test_a_directory_made_anew_is_seen_as_it_is_now(tmp_path: Path) -> None:
-    """The working directory is removed and made again between two runs: the second sees the new one."""
+    """A directory removed and made again between two runs: the second sees the new one."""
     project = tmp_path / "project"
     for name in ("first", "second"):
         project.mkdir()
@@ -228,7 +228,7 @@ def test_a_directory_made_anew_is_seen_as_it_is_now(tmp_path: Path) -> None:
 
 
 def test_ids_are_those_of_the_host_inside(tmp_path: Path) -> None:
-    """A host file shows its owner as on the host; one beyond the mapped ids is nobody's, and shut."""
+    """A file shows its owner as on the host; one beyond the mapped ids is nobody's, and shut."""
     for name, uid, mode in (("a", 0, 0o600), ("b", 1000, 0o644), ("c", 3_000_000_000, 0o600)):
         (tmp_path / name).write_text("x")
         os.chown(tmp_path / name, uid, uid)
@@ -240,7 +240,7 @@ def test_ids_are_those_of_the_host_inside(tmp_path: Path) -> None:
 
 
 def test_files_in_a_volume_are_the_callers(tmp_path: Path) -> None:
-    """What root inside writes to a volume is root's outside, as without a container; a user's, the user's."""
+    """What root inside writes to a volume is root's outside, and what a user, that user's."""
     os.chmod(tmp_path, 0o777)
     ask("open('/v/root', 'w').close(); os.setuid(1000); open('/v/user', 'w').close(); tell(1)",
         volumes=[f"{tmp_path}:/v"])  # fmt: skip
@@ -315,7 +315,7 @@ tell(sorted(os.listdir(".")))
 
 @pytest.mark.parametrize("runner", [ask, ask_cell])
 def test_writes_stay_in_the_container(tmp_path: Path, runner: Callable[..., Any]) -> None:
-    """Create, modify, delete, rename, chmod, chown, link, xattr, mmap …: seen inside, none on the host."""
+    """Create, modify, delete, rename, chmod, link, xattr, mmap …: none reaches the host."""
     names = "modify append delete rename move mode owner link xattr truncate touch mmap".split()
     for name in names:
         (tmp_path / name).write_text(name)
@@ -367,7 +367,7 @@ tell(os.stat("/scratch/x").st_size)
 
 
 def test_the_read_write_layer_is_roots_alone(engine: Path) -> None:
-    """What a container writes lies on the host where nobody else can reach it: no set-uid file counts."""
+    """What a container writes lies where nobody else on the host can reach it."""
     container = Container.create(spec.build(SLEEP), start=True)
     done = container.exec(
         [*PYTHON, PRELUDE + "open('/tmp/x', 'w').close(); os.chmod('/tmp/x', 0o4755); tell(1)"]

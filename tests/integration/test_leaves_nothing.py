@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: no process, cgroup, mount, interface, file or name stays behind."""
+"""Whatever is killed, and whenever: no process, cgroup, mount, interface, file or name stays."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_owner_is_killed_at_any_moment(top: Path, traces: Traces) -> None:
 @pytest.mark.parametrize("hostile", ["trap '' TERM INT HUP; sleep 1000", "sleep 1000 & sleep 1000 & wait",
                                      "setsid sleep 1000 & nohup sleep 1000 & wait"])  # fmt: skip
 def test_the_containers_processes_all_go(top: Path, traces: Traces, hostile: str) -> None:
-    """What ignores signals, forks and makes sessions of its own dies with its owner all the same."""
+    """What ignores signals, forks or makes sessions of its own dies with its owner."""
     owner = Owner(top, f"api.run(['sh', '-c', {hostile!r}])")
     assert eventually(lambda: running(top), 30)
     assert eventually(lambda: "sleep" in owner.offspring().values())
@@ -182,7 +182,7 @@ time.sleep(1000)
 
 
 def test_forked_children_of_the_owner_hold_nothing(top: Path, traces: Traces) -> None:
-    """multiprocessing's children have copies of the owner's sockets and live on: the container goes."""
+    """multiprocessing's children hold copies of the owner's sockets: the container goes."""
     source = """
 import multiprocessing, threading, time
 multiprocessing.set_start_method("fork")
@@ -192,7 +192,7 @@ def later():
     time.sleep(0.5)
     multiprocessing.Process(target=hang).start()
     print("forked", flush=True)
-threading.Thread(target=later).start(, daemon=True)
+threading.Thread(target=later).start()
 multiprocessing.Process(target=hang).start()
 api.run(["sleep", "1000"])
 """
@@ -268,7 +268,7 @@ def test_the_monitor_is_killed_without_a_pid_namespace(top: Path) -> None:
 
 
 def test_a_container_without_a_pid_namespace_ends_whole(top: Path) -> None:
-    """With the host's pid namespace, children outlive the first process: they are killed at its end."""
+    """In the host's pid namespace children outlive the first process: they are killed."""
     said: list[bytes] = []
     command = ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"]
     result = api.run(command, share=["pid"], on_stdout=said.append)
@@ -335,7 +335,7 @@ print(api.run(["echo", "third"]).stdout, end="", flush=True)
 def test_spawner_and_monitor_are_killed_while_they_make_a_container(
     top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are killed in the middle of a set-up: another spawner makes it; gc mends what was half done."""
+    """Both are killed in a set-up: another spawner makes it, gc mends what was half done."""
     api.run(["true"])
     monkeypatch.setenv("NSCONTAINER_HALT_AT", "masks")
     made: list[Any] = []
@@ -374,7 +374,7 @@ def monitor_at(directory: Path) -> int:
 
 
 def test_after_a_power_cut_gc_mends_everything(top: Path, traces: Traces) -> None:
-    """Owner, spawner, monitors and containers killed at one stroke: gc removes all that was foreground."""
+    """All processes are killed at one stroke: gc removes what was foreground, marks the rest."""
     source = """
 from nscontainer import spec
 from nscontainer.engine.container import Container
@@ -470,7 +470,7 @@ FAILURES: list[tuple[dict[str, Any], type[NsContainerError], str]] = [
 def test_a_failed_set_up_says_why_and_leaves_nothing(
     top: Path, traces: Traces, options: dict[str, Any], kind: type[NsContainerError], names: str
 ) -> None:
-    """An option that can't be honoured: one line that names its value, nothing left, and no wreck."""
+    """An option that can't be honoured: one line that names its value, and nothing left."""
     with pytest.raises(kind, match=names) as caught:
         api.run(["true"], **options)
     assert "\n" not in caught.value.message

@@ -131,7 +131,7 @@ def test_a_handled_signal_is_the_commands_own_affair() -> None:
 
 
 def test_oom_is_reported_with_the_peak() -> None:
-    """A command that wants more than its memory is killed by Linux: 137, oom_killed, peak at the limit."""
+    """A command that wants too much memory: 137, oom_killed, the peak at the limit."""
     result = api.run([*PYTHON, "x = b'x' * (256 << 20)"], memory="32M")
     assert result.exit_code == 137
     assert result.oom_killed
@@ -264,7 +264,7 @@ def test_limits_change_while_it_runs(start: Callable[..., Container]) -> None:
 def test_memory_below_what_is_in_use_is_refused_or_killed_for(
     start: Callable[..., Container],
 ) -> None:
-    """v1 refuses such a limit, and the old one stays; v2 takes it, and the kill is reported as OOM."""
+    """v1 refuses such a limit, and the old one stays; v2's kill is reported as OOM."""
     said = ["python3", "-c", "x = b'x' * (48 << 20); import time; time.sleep(1000)"]
     container = start(said, memory="128M")
     assert eventually(lambda: (container.stats()["memory.anon"] or 0) > 40 * MIB, 20)
@@ -297,7 +297,7 @@ def test_a_lower_quota_takes_hold_at_once(start: Callable[..., Container]) -> No
 
 
 def test_timeouts_can_be_set_while_it_runs(start: Callable[..., Container]) -> None:
-    """``update(timeout=…)`` counts from the start of the code, and ends a container that had none."""
+    """``update(timeout=…)`` counts from the start, and ends a container that had none."""
     container = start(SLEEP)
     container.update(timeout="0.2")
     assert container.wait(20)["timed_out"] == "wall"
@@ -357,7 +357,7 @@ def test_a_signal_to_what_does_not_run_costs_nothing(state: str) -> None:
 
 
 def test_exec_joins_every_namespace_and_the_cgroup(start: Callable[..., Container]) -> None:
-    """An executed process has the container's namespaces, root, cgroups and confinement, all of them."""
+    """An executed process has the container's namespaces, root, cgroups and confinement."""
     source = """
 tell([{n: os.stat(f"/proc/{p}/ns/{n}").st_ino for n in os.listdir("/proc/self/ns")
        if not n.endswith("for_children")} for p in ("self", "1")]
@@ -422,7 +422,7 @@ def test_exec_carries_much_output(start: Callable[..., Container]) -> None:
 
 
 def test_exec_ends_with_the_container(start: Callable[..., Container]) -> None:
-    """When the container's first process ends, an executed command ends with it, and exec returns."""
+    """An executed command ends with the container's first process, and exec returns."""
     container = start(SLEEP)
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(container.exec(SLEEP)), daemon=True)
@@ -467,7 +467,7 @@ def rows(samples: bytes) -> list[tuple[int, ...]]:
 
 
 def test_samples_are_rows_on_the_beat() -> None:
-    """First the baseline at 0, then one row a beat, last the exact final one; counters only grow."""
+    """First the baseline at 0, then a row a beat, last the final one; counters only grow."""
     result = api.run(
         ["sh", "-c", "i=0; while [ $i -lt 30 ]; do i=$((i+1)); sleep 0.02; done"], sample="0.02"
     )
@@ -544,7 +544,7 @@ def test_much_input_is_read_whole() -> None:
 
 
 def test_what_is_left_in_the_background_holds_nothing_up() -> None:
-    """A child that keeps the pipes open doesn't keep the run waiting: it dies with the container."""
+    """A child that keeps the pipes open keeps nobody waiting: it dies with the container."""
     result = api.run(["sh", "-c", "sleep 1000 & echo done"], timeout="30")
     assert (result.exit_code, result.stdout, result.timed_out) == (0, "done\n", None)
 
@@ -735,7 +735,7 @@ def test_two_interrupts_at_once(engine: Path) -> None:
 
 @pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 15, 20, 30, 50])
 def test_an_interrupt_at_any_moment_of_a_start(engine: Path, delay_ms: int) -> None:
-    """■ while the container is being made: the owner gets KeyboardInterrupt, and nothing stays."""
+    """■ while a container is being made is KeyboardInterrupt, and nothing stays."""
     source = f"""
 import os, signal, threading, time
 api.run(["true"])

@@ -133,7 +133,7 @@ class FakeApi:
     def run_cell(self, code: str, **options: Any) -> Any:
         """As :func:`nscontainer.api.run_cell`."""
         self.calls.append(options)
-        request = {key: options[key] for key in ("filename", "colors", "width")}
+        request = {key: options[key] for key in ("filename", "line_offset", "colors", "width")}
         cell = harness.start(code, "zygote", **request)
         options["on_start"](self)
         self._cell = cell
