@@ -167,7 +167,8 @@ class Container:
         """Relay output in the calling thread until the container has ended and is removed.
 
         The first KeyboardInterrupt sends SIGINT into the container, the second kills it; this
-        returns normally either way, with ``record["interrupted"]`` 1 or 2.
+        returns normally either way, with ``record["interrupted"]`` 1 or 2. A third, should it not
+        have ended by then, is raised here.
 
         Returns
         -------
@@ -189,11 +190,12 @@ class Container:
         return record
 
     def _interrupted(self, times: int) -> None:
-        with contextlib.suppress(errors.NsContainerError):
+        # OSError: the monitor doesn't answer. A third interrupt then gets the caller out of here.
+        with contextlib.suppress(errors.NsContainerError, OSError):
             if times == 1:
-                self.interrupt()
+                self._call("signal", patience_s=1.0, signal=int(signal.SIGINT), group=True)
             else:
-                self._call("signal", signal=int(signal.SIGKILL), by="interrupt")
+                self._call("signal", patience_s=1.0, signal=int(signal.SIGKILL), by="interrupt")
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message to the cell's runner."""
@@ -234,9 +236,10 @@ class Container:
     def reload(self) -> None:
         """Do nothing: every property is read afresh. For docker-py's sake."""
 
-    def _call(self, op: str, **arguments: Any) -> wire.Message:
+    def _call(self, op: str, *, patience_s: float | None = None, **arguments: Any) -> wire.Message:
         """Ask the monitor for something and wait for its reply."""
         with self._connect() as sock:
+            sock.settimeout(patience_s)
             wire.send(sock, {"op": op, "seq": 1, **arguments})
             inbox = wire.Inbox(sock)
             received = inbox.get()

@@ -109,7 +109,7 @@ def interrupts() -> Iterator[_Interrupts]:
 def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[str, Any]:
     """Relay until the exit record has come and every pipe is at its end."""
     relay = _Relay(made, sinks)
-    times = 0
+    times = tried = 0
     with interrupts() as caught:
         if caught.fd is not None:
             relay.poll.register(caught.fd, select.POLLIN)
@@ -119,7 +119,10 @@ def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[
             for fd, _ in ready:
                 if fd == caught.fd:
                     times += len(os.read(fd, 64))
-                    interrupted(min(times, 2))
+                    if tried == 2:  # and still no end: the caller is let go
+                        raise KeyboardInterrupt
+                    tried = min(times, 2)
+                    interrupted(tried)
                 elif fd != relay.channel:
                     relay.serve(fd)
             relay.tick()

@@ -762,6 +762,33 @@ def test_an_interrupt_between_create_and_start_leaves_nothing(engine: Path) -> N
     assert eventually(lambda: not os.listdir(engine / "containers"))
 
 
+def test_the_third_interrupt_gets_out_of_a_stuck_engine(engine: Path) -> None:
+    """■ three times with the monitor itself stopped: the owner is free, and later nothing is left."""
+    source = """
+import os, signal
+from nscontainer import spec
+from nscontainer.engine.container import Container
+c = Container.create(spec.build(["sleep", "1000"]), start=True)
+monitor = c.inspect()["monitor_pid"]
+os.kill(monitor, signal.SIGSTOP)
+print("ready", flush=True)
+try:
+    c.drive(on_tick=lambda _: print("tick", flush=True), tick_s=0.05)
+except KeyboardInterrupt:
+    print("free", flush=True)
+os.kill(monitor, signal.SIGCONT)
+"""
+    owner = Owner(engine, source)
+    assert owner.line() == "ready"
+    for _ in range(3):
+        assert owner.line() == "tick"
+        owner.interrupt()
+        time.sleep(0.1)
+    code, out, err = owner.wait()
+    assert (code, out.split()[-1]) == (0, "free"), err
+    assert eventually(lambda: not os.listdir(engine / "containers"))
+
+
 def test_a_cell_is_interrupted_as_a_notebooks(engine: Path) -> None:
     """■ in a cell is KeyboardInterrupt there: ``finally`` runs, the exit code is 130."""
     source = """

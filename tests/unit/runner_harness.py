@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
+import nscontainer
+
+REPO = Path(nscontainer.__file__).resolve().parents[1]
+"""Where the package is imported from: the checkout, or site-packages when the wheel is tried."""
 RUNNER = REPO / "nscontainer" / "runner"
 MODES = ("zygote", "cold", "plain")
 
