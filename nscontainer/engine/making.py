@@ -211,8 +211,8 @@ def _make(
         _let_go(held, control, channel)
         raise
     return Made(
-        id=container_id,
-        name=name,
+        id=answer["id"],  # one that stood by has its own
+        name=answer["name"],
         top=spawner.top,
         detach=detach,
         control=inbox,

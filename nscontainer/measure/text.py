@@ -14,6 +14,8 @@ def text_of(value: object, limit: int = 200) -> str:
     controls become a middle dot; a long text is cut.
     """
     raw = str(value)
+    if len(raw) <= limit and raw.isprintable():
+        return raw
     shown = "".join(
         "·" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
         for c in raw[: limit + 1]
