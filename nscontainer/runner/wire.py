@@ -102,8 +102,27 @@ class Outbox:
         self._gone = False
         self._may_flush = flusher
         self._before_sending = before_sending
+        self.lasting = False
+        """True in a session: whoever listens may go, and another come (:meth:`connect`)."""
         self.forked = False
         """True in a process that the cell forked: there the channel is closed."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether text goes to descriptors 1 and 2: nobody listens here who is to have it."""
+        return self.forked or (self.lasting and self._gone)
+
+    def close(self) -> None:
+        """Let nothing go over the channel until :meth:`connect`."""
+        with self._lock:
+            self._gone = True
+
+    def connect(self, sock: socket.socket) -> None:
+        """Speak to the next owner of a session; what the last one missed is dropped."""
+        with self._lock:
+            self._queue.clear()
+            self._sock = sock
+            self._gone = False
 
     def send(self, msg_type: str, content: Message) -> None:
         """Queue a message and send all there is."""
@@ -141,8 +160,13 @@ class Outbox:
         """
         while self._inside():
             self._lock.release()
-        self.send(msg_type, content)
-        self._gone = True
+        if self._gone:
+            return
+        last = _Item(frame({"msg_type": msg_type, "content": content}))
+        with self._lock:
+            self._queue.append(last)
+            self._pump()
+            self._gone = True
 
     def _inside(self) -> bool:
         """Tell whether this is a signal handler's or finalizer's call inside one of ours."""
@@ -266,6 +290,12 @@ class Inbox:
         self._sock = sock
         self._chunks: list[bytes] = []
         self._messages: deque[Message] = deque()
+
+    def connect(self, sock: socket.socket) -> None:
+        """Read the messages of a session's next owner."""
+        self._sock = sock
+        self._chunks.clear()
+        self._messages.clear()
 
     def get(self, msg_type: str | None = None) -> Message | None:
         """Wait for a message (of a type; others stay); None when the owner has closed."""
