@@ -47,6 +47,8 @@ class Session:
     def __init__(self, container: Container) -> None:
         self.container = container
         self._attached: Attached | None = None
+        self.over: str | None = None
+        """How it ended, where a cell ended it."""
         _known[container.id] = self
 
     def __repr__(self) -> str:
@@ -104,6 +106,7 @@ class Session:
         try:
             container = api.engine().get(name)
         except NotFoundError:
+            _note_ends()
             if name in _ends:
                 raise ended(name, _ends[name]) from None
             message = f"no session {name!r}"
@@ -114,7 +117,11 @@ class Session:
         if container.status == "exited":
             how = f"{name} is kept until it is removed"
             raise ended(name, _ends.get(name)) if name in _ends else _kept(name, how)
-        return _known.get(container.id) or cls(container)
+        known = _known.get(container.id)
+        if known is None:
+            return cls(container)
+        known.container.name = container.name  # it may have been renamed
+        return known
 
     # --- using ---------------------------------------------------------------------------------
 
@@ -126,6 +133,10 @@ class Session:
         StateError
             Another process has it.
         """
+        if self.over is not None:
+            from nscontainer.engine.attached import ended
+
+            raise ended(self.name, self.over)
         if self._attached is None or not self._attached.open:
             self._attached = self.container.attach()
 
@@ -200,7 +211,7 @@ class Session:
         return api.judged(result, check=check, on_interrupt=on_interrupt)
 
     def _note_end(self, how: str) -> None:
-        _ends[self.name] = how
+        self.over = _ends[self.name] = how
         with contextlib.suppress(NsContainerError, TimeoutError):
             self.container.wait(_END_S)
 
@@ -231,6 +242,18 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _note_ends() -> None:
+    """Find out of this process's sessions that have ended between cells, how."""
+    from nscontainer.measure.result import RunResult
+
+    for one in list(_known.values()):
+        container = one.container
+        if one.over is None and not container.detached and container.status == "removed":
+            with contextlib.suppress(NsContainerError, TimeoutError, ValueError):
+                record = container.wait(1.0)
+                one._note_end(RunResult.from_record(record, container.samples()).describe_exit())  # noqa: SLF001
 
 
 def _kept(name: str, how: str) -> StateError:

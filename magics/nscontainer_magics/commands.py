@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
+from nscontainer_magics import session_commands
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,13 +123,17 @@ def _ps(words: list[str]) -> DataFrame:
                     "name": facts["name"],
                     "id": facts["id"],
                     "image": facts["image"],
-                    "command": "(cell)" if command is None else " ".join(command),
+                    "command": _what(facts["spec"]) if command is None else " ".join(command),
                     "status": facts["status"],
                     "exit_code": record.get("exit_code"),
                     "age_s": round(now - facts["created_unix"], 1),
                 }
             )
     return _table(rows, ("name", "id", "image", "command", "status", "exit_code", "age_s"))
+
+
+def _what(spec: dict[str, Any]) -> str:
+    return "(session)" if spec.get("session") else "(cell)"
 
 
 def _stats(words: list[str]) -> DataFrame:
@@ -288,6 +293,11 @@ def _exec(words: list[str]) -> None:
 
 
 COMMANDS: Final[dict[str, Command]] = {
+    "create": Command(
+        session_commands.create,
+        "NAME [--cpu 20% …] [--detach]",
+        "make a session: %%container NAME cells share its interpreter",
+    ),
     "ps": Command(_ps, "[-a]", "the containers that live, or all, as a DataFrame"),
     "stats": Command(_stats, "[NAME…]", "what they use now, as a DataFrame", takes_name=True),
     "top": Command(_top, "NAME", "its processes, as a DataFrame", takes_name=True),
