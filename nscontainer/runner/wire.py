@@ -225,7 +225,16 @@ class Outbox:
                     item.sent.extend(map(self._sock.send, (rest,)))
                 except OSError:  # the owner is gone, and with it soon this container
                     self._gone = True
+                    if self.lasting:  # but a session
+                        self._write_rest()
             self._queue.popleft()
+
+    def _write_rest(self) -> None:
+        """Write to descriptors 1 and 2 the text that an owner who went away did not take."""
+        for item in self._queue:
+            if item.name:
+                text = "".join(item.parts).encode("utf-8", "backslashreplace")
+                write_all(2 if item.name == "stderr" else 1, text)
 
     # --- the flusher: a bare thread that lives only while something waits -------------------
 
