@@ -36,7 +36,7 @@ def matcher(context: CompletionContext) -> dict[str, Any]:
     before = context.text_until_cursor
     if context.cursor_line == 0 and _CELL.match(before):
         words = _words(before)
-        found = [*_flags(words, _cell_options()), *_sessions(words)]
+        found: Iterable[str] = [*_flags(words, _cell_options()), *_sessions(words)]
     elif _LINE.match(before):
         found = _sub_command(_words(before))
     else:

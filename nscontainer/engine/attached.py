@@ -18,6 +18,12 @@ from nscontainer.schema import ROW_BYTES, ROW_FIELDS
 
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
 
+_CELLS_OWN: Final = (
+    "start_mode", "released_unix", "wall_ns", "baseline", "final", "steal_ns", "missed_samples",
+    "limits_asked", "limit_changes",
+)  # fmt: skip
+"""What of a cell's record holds where its container has ended with it; how, the container's says."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellEnd:
@@ -47,26 +53,25 @@ class Attached:
         Somebody else is attached, or it is ending.
     """
 
-    def __init__(
-        self, name: str, sock: socket.socket, interrupted: Callable[[int], None]
-    ) -> None:
+    def __init__(self, name: str, sock: socket.socket, interrupted: Callable[[int], None]) -> None:
         self.name = name
         self._interrupted = interrupted
         self.tty: int | None = None
         self.control = wire.Inbox(sock)
-        self._finalizer = weakref.finalize(self, self.control.close)
+        fds: list[int] = []
+        self._finalizer = weakref.finalize(self, _let_go, self.control, fds)
         try:
-            _, fds = self._ask("attach")
+            fds += self._ask("attach")[1]
         except BaseException:
             self.close()
             raise
-        self.channel: socket.socket | None = socket.socket(fileno=fds[0])
-        self.stdout: int | None = fds[1]
-        self.stderr: int | None = fds[2]
-        self._samples_fd = fds[3]
-        self._frames = pump.Frames()
+        self.channel: socket.socket | None = socket.socket(fileno=fds.pop(0))
+        self.stdout: int | None
+        self.stderr: int | None
+        self.stdout, self.stderr, self._samples_fd = fds
         self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _let_go, self.control, self.channel, fds[1:])
+        self._finalizer = weakref.finalize(self, _let_go, self.control, fds, self.channel)
+        self._frames = pump.Frames()
 
     @property
     def open(self) -> bool:
@@ -130,13 +135,12 @@ class Attached:
             record = told["record"] | {"exit_code": _exit_code(reply)}
         elif relay.cell is not None:
             told = relay.cell
-            kept = ("wall_ns", "baseline", "final", "steal_ns", "released_unix", "start_mode")
-            kept += ("limits_asked", "limit_changes", "missed_samples")
-            record = relay.record | {name: told["record"][name] for name in kept}
+            record = relay.record | {name: told["record"][name] for name in _CELLS_OWN}
         else:
             message = f"session {self.name!r} ended before the cell began"
             raise EngineError(message)
-        samples = _rows(self._samples_fd, *told["rows"], int(told["offset_ns"]))
+        first, end = told["rows"]
+        samples = _rows(self._samples_fd, first, end, told["offset_ns"])
         if relay.record is not None:
             self.close()
         return CellEnd(record, samples, over=relay.record is not None)
@@ -176,9 +180,10 @@ def ended(name: str, how: str | None = None) -> StateError:
     return StateError(message, hint=f"%container create {name} makes another")
 
 
-def _let_go(control: wire.Inbox, channel: socket.socket, fds: list[int]) -> None:
+def _let_go(control: wire.Inbox, fds: list[int], channel: socket.socket | None = None) -> None:
     control.close()
-    channel.close()
+    if channel is not None:
+        channel.close()
     for fd in fds:
         os.close(fd)
 

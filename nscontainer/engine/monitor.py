@@ -204,14 +204,16 @@ class Monitor:
         elif self.session is not None and source in self.session.filenos():
             self.session.serve(source)
         elif source in self.clients:
-            client = self.clients[source]
-            self._read(client)
-            if client.closed:
-                self.joiners.forget(client.sock)
-                if self.session is not None:
-                    self.session.forget(client.sock)
-                del self.clients[source]
-                client.close()
+            self._serve_client(self.clients[source])
+
+    def _serve_client(self, client: wire.Inbox) -> None:
+        self._read(client)
+        if client.closed:
+            self.joiners.forget(client.sock)
+            if self.session is not None:
+                self.session.forget(client.sock)
+            del self.clients[client.sock.fileno()]
+            client.close()
 
     def _owner_gone(self) -> None:
         if self.owner is not None:

@@ -172,11 +172,13 @@ class Relay:
         return times
 
     def timeout_ms(self) -> float | None:
+        """How long to wait at most: until the next tick, for ever where there is none."""
         if self.sinks.tick is None or self.record is not None:
             return None
         return max(0.0, self.next_tick - time.monotonic()) * 1e3
 
     def tick(self) -> None:
+        """Call the tick's sink, if it is time."""
         if self.sinks.tick is None or self.record is not None:
             return
         if time.monotonic() >= self.next_tick:
@@ -206,6 +208,7 @@ class Relay:
                     self.sinks.message(message)
 
     def serve(self, fd: int) -> None:
+        """Take what came on the control socket, a pipe or the terminal."""
         if fd == self.control:
             self._serve_control()
             return

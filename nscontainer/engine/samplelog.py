@@ -80,7 +80,9 @@ class SampleLog:
         self._read()
         self._write(self.last_ns - self.begin_ns)
         self.slow = slow
-        self.next_ns = self.last_ns + (max(self._interval_ns, SLOW_NS) if slow else self._interval_ns)
+        self.next_ns = self.last_ns + (
+            max(self._interval_ns, SLOW_NS) if slow else self._interval_ns
+        )
         return self.last
 
     def look(self) -> None:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 LOG_BYTES: Final = 1 << 20
 """How much of what is printed between cells is kept, at least; at most it is twice as much."""
 _CHUNK: Final = 65536
-_MOST_READS: Final = 32  # of a pipe at once, more than it holds: what never stops mustn't hold us up
+_MOST_READS: Final = (
+    32  # of a pipe at once, more than it holds: what never stops mustn't hold us up
+)
 # A peak, what it is the peak of, and how far the two may be apart: memory is counted in batches of 64
 # pages a CPU (mm/memcontrol.c).
 _PEAKS: Final = (
@@ -121,7 +123,7 @@ class SessionHost:
     # --- requests ------------------------------------------------------------------------------
 
     def do(
-        self, op: str, message: wire.Message, fds: list[int], sock: socket.socket
+        self, op: str, request: wire.Message, fds: list[int], sock: socket.socket
     ) -> wire.Message | None:
         """Carry out one of :attr:`OPS` for a client.
 
@@ -133,7 +135,7 @@ class SessionHost:
         if op == "keep":
             return self._keep(fds)
         if op == "attach":
-            self._attach(message, sock)
+            self._attach(request, sock)
             return None
         if sock is not self._client:
             message = "only who is attached to a session can run cells in it"
@@ -150,25 +152,27 @@ class SessionHost:
         self._monitor.log.slow = True
         return {}
 
-    def _attach(self, message: wire.Message, sock: socket.socket) -> None:
+    def _attach(self, request: wire.Message, sock: socket.socket) -> None:
         from nscontainer.runner import door  # of no use to containers that run a command
 
         name = self._monitor.request.name
         if self._client is not None:
-            text = f"session {name!r} is in use by process {_peer(self._client)}"
-            raise StateError(text, hint="one notebook at a time: restart that one's kernel first")
+            message = f"session {name!r} is in use by process {_peer(self._client)}"
+            raise StateError(
+                message, hint="one notebook at a time: restart that one's kernel first"
+            )
         if self._door is None:
-            text = f"session {name!r} is ending"
-            raise StateError(text)
+            message = f"session {name!r} is ending"
+            raise StateError(message)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours, theirs:
             try:
                 socket.send_fds(self._door, [door.MARK], [theirs.fileno()], socket.MSG_DONTWAIT)
             except OSError as error:
-                text = f"session {name!r} takes nobody in: {error.strerror}"
-                raise StateError(text, hint=f"remove it with rm -f {name}") from None
+                message = f"session {name!r} takes nobody in: {error.strerror}"
+                raise StateError(message, hint=f"remove it with rm -f {name}") from None
             lent = (ours.fileno(), *self._pipes, self._monitor.birth.samples_fd)
-            wire.send(sock, {"reply": message.get("seq")}, lent)
+            wire.send(sock, {"reply": request.get("seq")}, lent)
         self._client = sock
         self._monitor.waiting.append(sock)
 
@@ -192,7 +196,9 @@ class SessionHost:
             self._read_door()
         if self._busy:
             message = f"session {name!r} still runs the cell of a notebook that went away"
-            raise StateError(message, hint=f"kill -s INT {name} interrupts it; logs {name} shows more")
+            raise StateError(
+                message, hint=f"kill -s INT {name} interrupts it; logs {name} shows more"
+            )
         self._drain()
         monitor.log.look()
         self._raise_peaks(monitor.log.last)

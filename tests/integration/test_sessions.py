@@ -163,10 +163,12 @@ def test_a_second_interrupt_kills_the_session(lab: Session) -> None:
     """A cell that takes no notice is killed with its container, and that is said."""
     _interrupt_after(0.3)
     _interrupt_after(0.6)
-    code = "import time\nwhile True:\n    try:\n        time.sleep(9)\n    except BaseException: pass"
+    code = (
+        "import time\nwhile True:\n    try:\n        time.sleep(9)\n    except BaseException: pass"
+    )
     result = lab.run_cell(code, on_interrupt="return")
     assert result.killed_by == "interrupt"
-    assert lab.over == "killed: interrupted twice after" + lab.over.partition("after")[2]
+    assert str(lab.over).startswith("killed: interrupted twice after")
     with pytest.raises(StateError, match="session 'lab' has ended: killed: interrupted twice"):
         lab.run_cell("1")
 
@@ -178,7 +180,9 @@ def test_out_of_memory_ends_it_in_one_line() -> None:
         assert result.oom_killed
         assert result.describe_exit().startswith("killed: out of memory at 64 MiB")
         for again in (lambda: lab.run_cell("1"), lambda: Session.find("small")):
-            with pytest.raises(StateError, match="session 'small' has ended: killed: out of memory"):
+            with pytest.raises(
+                StateError, match="session 'small' has ended: killed: out of memory"
+            ):
                 again()
     assert eventually(lambda: not Container.list(all=True))
 
@@ -264,7 +268,7 @@ def test_a_detached_session_survives_its_owner_and_is_attached_again(own_engine:
         "import nscontainer\n"
         "lab = nscontainer.session('lab', detach=True)\n"
         "lab.run_cell('x = 1')\n"
-        "lab.run_cell('print(\"began\")\\nimport time\\ntime.sleep(1)\\nprint(\"through\")\\nx = 2',"
+        'lab.run_cell(\'print("began")\\nimport time\\ntime.sleep(1)\\nprint("through")\\nx = 2\','
         " on_message=lambda m: print('running', flush=True))",
     )
     try:
@@ -322,9 +326,9 @@ def test_an_ended_detached_session_is_kept_until_it_is_removed(own_engine: Path)
     lab = nscontainer.session("lab", detach=True)
     lab.container.stop(5)
     try:
-        with pytest.raises(StateError, match="has ended"):
+        with pytest.raises(StateError, match="has ended") as caught:
             Session.find("lab")
-        assert "rm lab" in str(pytest.raises(StateError, Session.find, "lab").value.hint)
+        assert "rm lab" in str(caught.value.hint)
     finally:
         lab.detach()
         _remove("lab")
