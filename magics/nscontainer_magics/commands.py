@@ -221,6 +221,12 @@ def _stop(words: list[str]) -> None:
     _each(given.names, lambda container: container.stop(timeout_s))
 
 
+def _wait(words: list[str]) -> int | list[int | None] | None:
+    given = _parser("wait", "+").parse_args(words)
+    codes = [_engine().get(name).wait().get("exit_code") for name in given.names]
+    return codes if len(codes) > 1 else codes[0]
+
+
 def _remove(words: list[str]) -> None:
     parser = _parser("rm", "+")
     parser.add_argument("-f", "--force", action="store_true")
@@ -309,10 +315,17 @@ COMMANDS: Final[dict[str, Command]] = {
         "run a command in it",
         takes_name=True,
     ),
+    "cp": Command(
+        session_commands.copy,
+        "NAME:PATH PATH, or PATH NAME:PATH",
+        "copy files out of it, or into it",
+        takes_name=True,
+    ),
     "update": Command(_update, "NAME --cpu 50% …", "change limits while it runs", takes_name=True),
     "pause": Command(_pause, "NAME…", "freeze every process", takes_name=True),
     "resume": Command(_resume, "NAME…", "let it go on", takes_name=True),
     "stop": Command(_stop, "[-t 10s] NAME…", "ask it to end, kill it later", takes_name=True),
+    "wait": Command(_wait, "NAME…", "wait until it has ended; its exit code", takes_name=True),
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),

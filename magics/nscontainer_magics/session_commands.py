@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from nscontainer import options
+from nscontainer.cli import copy as copying
 from nscontainer.cli import create as creating
 from nscontainer.sessions import Session
 
@@ -20,6 +22,13 @@ def create(words: list[str]) -> None:
     _held[made.container.id] = made
     how = "until it is removed" if given.detach else "as long as this kernel"
     print(f"session {made.name}: lives {how}; run cells in it with %%container {made.name}")
+
+
+def copy(words: list[str]) -> None:
+    """Copy files between a container and this machine, and say what was left out."""
+    given = copying.parser("%container cp", magic=True).parse_args(words)
+    for line in copying.copy(given.source, given.target):
+        print(line, file=sys.stderr)
 
 
 def find(name: str) -> Session:

@@ -97,7 +97,7 @@ def ps_table(rows: Sequence[dict[str, Any]], *, now: float, full: bool = False) 
             [
                 row["id"],
                 row["image"],
-                "(session)" if row["session"] else _command_text(row["command"], full=full),
+                "(session)" if row.get("session") else _command_text(row["command"], full=full),
                 f"{age(now - row['created_unix'])} ago",
                 status_text(row, now),
                 row["name"],
