@@ -103,6 +103,9 @@ class Session:
         """
         from nscontainer.engine.attached import ended
 
+        at_hand = _at_hand(name)
+        if at_hand is not None:
+            return at_hand
         try:
             container = api.engine().get(name)
         except NotFoundError:
@@ -242,6 +245,14 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _at_hand(name: str) -> Session | None:
+    """Give a session that is attached here and still has the name, at the cost of one readlink(2)."""
+    for one in list(_known.values()):
+        if one.name == name and one._attached is not None and one._attached.open:  # noqa: SLF001
+            return one if one.container.has_name(name) else None
+    return None
 
 
 def _note_ends() -> None:

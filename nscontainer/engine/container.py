@@ -242,6 +242,10 @@ class Container:
             return "exited"
         return str(facts["status"])
 
+    def has_name(self, name: str) -> bool:
+        """Tell whether a name is this container's now: it may be removed, or renamed, by others."""
+        return state.has_name(self._top, name, self.id)
+
     @property
     def detached(self) -> bool:
         """Whether it outlives the process that made it."""
