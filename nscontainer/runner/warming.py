@@ -49,9 +49,7 @@ def warm_shell() -> ZMQInteractiveShell:
     return shell
 
 
-def _forget(
-    shell: ZMQInteractiveShell, namespace: dict[str, Any], hidden: dict[str, Any]
-) -> None:
+def _forget(shell: ZMQInteractiveShell, namespace: dict[str, Any], hidden: dict[str, Any]) -> None:
     """Bring a shell back to before its first cell."""
     history: Any = shell.history_manager
     history.reset(new_session=False)
