@@ -250,7 +250,7 @@ class Session:
 def _at_hand(name: str) -> Session | None:
     """Give a session that is attached here and still has the name, at the cost of one readlink(2)."""
     for one in list(_known.values()):
-        if one.name == name and one._attached is not None and one._attached.open:  # noqa: SLF001
+        if one.name == name and one._attached is not None and one._attached.alive:  # noqa: SLF001
             return one if one.container.has_name(name) else None
     return None
 

@@ -511,8 +511,8 @@ def build(
     if isinstance(command, str):
         message = f"command {command!r} is one string"
         raise SpecError(message, hint="give a list, or ['sh', '-c', ...] for a shell line")
-    if session and (argv is not None or init):
-        message = "a session runs cells: it has no command and needs no --init"
+    if session and (argv is not None or init or tty):
+        message = "a session runs cells: it has no command, no terminal and no --init"
         raise SpecError(message, hint="leave that out; exec runs commands in it")
     if workdir is not None and not workdir.startswith("/"):
         message = f"workdir {workdir!r} is not absolute"

@@ -162,6 +162,7 @@ _USAGE: Final = (
     "cpu_share",
     "cpu_limit",
     "throttled_share",
+    "cpu_s",
     "memory_bytes",
     "memory_limit_bytes",
     "read_bytes",

@@ -6,6 +6,7 @@ import array
 import os
 import select
 import socket
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from nscontainer.engine.making import rebuild_error
 from nscontainer.errors import EngineError, StateError
 from nscontainer.schema import ROW_BYTES, ROW_FIELDS
 
+Sink = Callable[[dict[str, Any]], None]
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
 
 _CELLS_OWN: Final = (
@@ -56,6 +58,7 @@ class Attached:
     def __init__(self, name: str, sock: socket.socket, interrupted: Callable[[int], None]) -> None:
         self.name = name
         self._interrupted = interrupted
+        self._running = threading.Lock()
         self.tty: int | None = None
         self.control = wire.Inbox(sock)
         fds: list[int] = []
@@ -77,6 +80,11 @@ class Attached:
     def open(self) -> bool:
         """Whether the session is still ours."""
         return self._finalizer.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is ours, and nothing has come that tells of its end."""
+        return self.open and not select.select([self.control.sock], (), (), 0)[0]
 
     def close(self) -> None:
         """Leave the session to others; a cell that runs goes on."""
@@ -100,33 +108,32 @@ class Attached:
         StateError
             It is paused, busy with a cell whose owner went away, or has ended.
         """
-        with pump.interrupts() as caught:
-            self._ask("cell_begin")
-            try:
-                times, end = self._relay(request, sinks, caught)
-            except BaseException:  # a sink's own, perhaps
-                self.close()
-                raise
+        if not self._running.acquire(blocking=False):
+            message = f"session {self.name!r} runs another cell of this process"
+            raise StateError(message, hint="wait until that has ended")
+        try:
+            with pump.interrupts() as caught:
+                self._ask("cell_begin")
+                try:
+                    times, end = self._relay(request, sinks, caught)
+                except BaseException:  # a sink's own, perhaps
+                    self.close()
+                    raise
+        finally:
+            self._running.release()
         end.record["interrupted"] = min(times + caught.late, 2)
         return end
 
     def _relay(
         self, request: dict[str, Any], sinks: pump.Sinks, caught: pump.Interrupts
     ) -> tuple[int, CellEnd]:
-        reply: dict[str, Any] = {}
-
-        def take(message: dict[str, Any]) -> None:
-            if message.get("msg_type") == "execute_reply":
-                reply.update(message["content"])
-            elif sinks.message is not None:
-                sinks.message(message)
-
-        relay = pump.Relay(self, replace(sinks, message=take))
+        state = _Conversation(sinks.message, self._interrupted)
+        relay = pump.Relay(self, replace(sinks, message=state.take))
         relay.frames = self._frames
         self.send({"msg_type": "execute_request", "content": request})
-        times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
+        times = relay.run(caught, state.interrupt, lambda: _done(relay, state.reply))
         self._drain(relay)
-        return times, self._ended(relay, reply)
+        return times, self._ended(relay, state.reply)
 
     def _ended(self, relay: pump.Relay, reply: dict[str, Any]) -> CellEnd:
         """Take the cell's record from the monitor, and how it ended from the runner."""
@@ -172,6 +179,36 @@ class Attached:
         if received[0].get("event") == "failed":
             raise rebuild_error(received[0])
         return received
+
+
+class _Conversation:
+    """What the runner has said of a cell: that it has begun, and its reply."""
+
+    def __init__(self, sink: Sink | None, interrupted: Callable[[int], None]) -> None:
+        self.reply: dict[str, Any] = {}
+        self._sink = sink
+        self._interrupted = interrupted
+        self._begun = False
+        self._due = False
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take a message: these two are ours, the others the caller's."""
+        kind = message.get("msg_type")
+        if kind == "execute_reply":
+            self.reply.update(message["content"])
+        elif kind == "status" and not self._begun:
+            self._begun = True
+            if self._due:
+                self._interrupted(1)
+        elif self._sink is not None:
+            self._sink(message)
+
+    def interrupt(self, times: int) -> None:
+        """Hold the first interrupt until the cell has begun: between cells it would be let pass."""
+        if times == 1 and not self._begun:
+            self._due = True
+        else:
+            self._interrupted(times)
 
 
 def ended(name: str, how: str | None = None) -> StateError:

@@ -54,6 +54,28 @@ class _Cell:
     limits: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Who is attached, and what it was lent.
+
+    A process that it forked has copies of all its ends. So its own end is what counts (pidfd), and the
+    stream to the runner is shut down rather than closed.
+    """
+
+    sock: socket.socket
+    stream: socket.socket
+    pid: int
+    pidfd: int | None
+
+    def part(self) -> None:
+        """Hang up on the runner, which goes on to wait for the next."""
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
+        self.stream.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
+
 class SessionHost:
     """Keeps a session's ends, lets one client in at a time, marks where its cells begin and end."""
 
@@ -63,7 +85,9 @@ class SessionHost:
         self._monitor = monitor
         self._door: socket.socket | None = None
         self._pipes: list[int] = []
-        self._client: socket.socket | None = None
+        self._open: list[int] = []
+        """Those of them that are not at their end."""
+        self._client: _Client | None = None
         self._cell: _Cell | None = None
         self._busy = False
         self._peaks = dict.fromkeys((peak for peak, _, _ in _PEAKS), NA)
@@ -75,15 +99,18 @@ class SessionHost:
     def filenos(self) -> list[int]:
         """Give the fds to watch; the pipes are the client's to read while its cell runs."""
         watched = [] if self._door is None else [self._door.fileno()]
-        return watched if self._cell is not None else watched + self._pipes
+        if self._client is not None and self._client.pidfd is not None:
+            watched.append(self._client.pidfd)
+        return watched if self._cell is not None else watched + self._open
 
     def serve(self, source: int) -> None:
         """Take what came on one of them."""
         if self._door is not None and source == self._door.fileno():
             self._read_door()
+        elif self._client is not None and source == self._client.pidfd:
+            self.forget(self._client.sock)
         elif not self._log_from(source):
-            self._pipes.remove(source)
-            os.close(source)
+            self._open.remove(source)
 
     def _read_door(self) -> None:
         assert self._door is not None
@@ -114,7 +141,7 @@ class SessionHost:
     def _drain(self) -> None:
         """Empty the pipes into the log, before they become the client's."""
         for _ in range(_MOST_READS):
-            ready = select.select(self._pipes, (), (), 0)[0] if self._pipes else []
+            ready = select.select(self._open, (), (), 0)[0]
             if not ready:
                 return
             for pipe in ready:
@@ -137,7 +164,7 @@ class SessionHost:
         if op == "attach":
             self._attach(request, sock)
             return None
-        if sock is not self._client:
+        if self._client is None or sock is not self._client.sock:
             message = "only who is attached to a session can run cells in it"
             raise StateError(message)
         return self._begin() if op == "cell_begin" else self._end()
@@ -148,6 +175,7 @@ class SessionHost:
             message = "a session's ends are handed over once, all three"
             raise StateError(message)
         door_fd, *self._pipes = [os.dup(fd) for fd in fds]
+        self._open = list(self._pipes)
         self._door = socket.socket(fileno=door_fd)
         self._monitor.log.slow = True
         return {}
@@ -157,7 +185,7 @@ class SessionHost:
 
         name = self._monitor.request.name
         if self._client is not None:
-            message = f"session {name!r} is in use by process {_peer(self._client)}"
+            message = f"session {name!r} is in use by process {self._client.pid}"
             raise StateError(
                 message, hint="one notebook at a time: restart that one's kernel first"
             )
@@ -165,20 +193,25 @@ class SessionHost:
             message = f"session {name!r} is ending"
             raise StateError(message)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with ours, theirs:
+        with theirs:
             try:
                 socket.send_fds(self._door, [door.MARK], [theirs.fileno()], socket.MSG_DONTWAIT)
             except OSError as error:
+                ours.close()
                 message = f"session {name!r} takes nobody in: {error.strerror}"
                 raise StateError(message, hint=f"remove it with rm -f {name}") from None
-            lent = (ours.fileno(), *self._pipes, self._monitor.birth.samples_fd)
-            wire.send(sock, {"reply": request.get("seq")}, lent)
-        self._client = sock
+        self._client = _Client(sock, ours, *_peer(sock))
         self._monitor.waiting.append(sock)
+        wire.send(
+            sock,
+            {"reply": request.get("seq")},
+            (ours.fileno(), *self._pipes, self._monitor.birth.samples_fd),
+        )
 
     def forget(self, sock: socket.socket) -> None:
         """Note that a client has gone; its cell goes on, and what it prints comes to the log."""
-        if sock is self._client:
+        if self._client is not None and sock is self._client.sock:
+            self._client.part()
             self._client = None
             if self._cell is not None:
                 self._cell = None
@@ -292,7 +325,10 @@ def _own_peak(before: int, used: int, after: int) -> int:
     return NA
 
 
-def _peer(sock: socket.socket) -> int:
-    """Tell the process at the other end: unix(7), SO_PEERCRED."""
+def _peer(sock: socket.socket) -> tuple[int, int | None]:
+    """Tell the process at the other end by pid and pidfd: unix(7), SO_PEERCRED."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(data)[0])
+    pid = int(_UCRED.unpack(data)[0])
+    with contextlib.suppress(OSError):  # of another pid namespace: 0
+        return pid, os.pidfd_open(pid)
+    return pid, None

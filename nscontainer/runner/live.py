@@ -62,6 +62,8 @@ class _Conversation:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self.shell is None:
                 self.shell = session.ready(content, self.outbox)
+            # From here on an interrupt reaches the cell: one that its owner had before is sent now.
+            self.outbox.send("status", {"execution_state": "busy"})
             error = session.run(self.shell, content)
         except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
             error = caught

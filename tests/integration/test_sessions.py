@@ -14,6 +14,7 @@ import pytest
 
 import nscontainer
 from nscontainer import Container, Session, spec
+from nscontainer.engine.attached import Attached
 from nscontainer.errors import NotFoundError, SpecError, StateError
 from tests.integration.inside import Owner, eventually
 
@@ -147,6 +148,25 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_session(lab: Session) -> None:
     assert result.exit_code == 130
     assert result.wall_s < 5
     assert result.outputs[-1]["ename"] == "KeyboardInterrupt"
+    assert lab.run_cell("print(x)").stdout == "1\n"
+
+
+def test_an_interrupt_before_a_cell_has_begun_is_the_cells(
+    lab: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes while the cell is on its way would be let pass there: it is held back here."""
+    lab.run_cell("x = 1")
+    send = Attached.send
+
+    def interrupt_and_send(self: Attached, message: dict[str, object]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        send(self, message)
+
+    monkeypatch.setattr(Attached, "send", interrupt_and_send)
+    result = lab.run_cell("import time\ntime.sleep(20)", on_interrupt="return")
+    assert (result.exit_code, result.interrupted) == (130, 1)
+    monkeypatch.undo()
     assert lab.run_cell("print(x)").stdout == "1\n"
 
 
@@ -319,6 +339,45 @@ def test_one_at_a_time(own_engine: Path) -> None:
     finally:
         owner.kill()
         _remove("lab")
+
+
+def test_a_child_that_the_owner_forked_holds_nothing(own_engine: Path) -> None:
+    """It has copies of all the owner's ends; when the owner goes, the session is free all the same."""
+    owner = Owner(
+        own_engine,
+        "import nscontainer, os, time\nlab = nscontainer.session('lab', detach=True)\n"
+        "lab.run_cell('x = 1')\n"
+        "if os.fork() == 0:\n    time.sleep(60)\nprint('forked', flush=True)\ntime.sleep(60)",
+    )
+    try:
+        assert owner.line() == "forked"
+        owner.kill()
+        assert eventually(lambda: _try(Session.find("lab"), "print(x)") == "1\n")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner.process.pid, signal.SIGKILL)
+        _remove("lab")
+
+
+def test_one_cell_at_a_time(lab: Session) -> None:
+    """A cell from within another's sink is refused, and harms neither."""
+    refused: list[str] = []
+
+    def again(message: dict[str, object]) -> None:
+        with pytest.raises(StateError) as caught:
+            lab.run_cell("print(2)")
+        refused.append(str(caught.value))
+
+    assert lab.run_cell("print(1)", on_message=again).stdout == "1\n"
+    assert refused == ["session 'lab' runs another cell of this process"]
+
+
+def test_a_cell_that_closes_its_output(lab: Session) -> None:
+    """Its descriptors are its own to close: the next owner gets what is left."""
+    lab.run_cell("import os\nos.close(1)")
+    assert lab.run_cell("print(1)").stdout == "1\n"
+    lab.detach()
+    assert eventually(lambda: _try(lab, "print(2)") == "2\n")
 
 
 def test_an_ended_detached_session_is_kept_until_it_is_removed(own_engine: Path) -> None:
