@@ -17,7 +17,6 @@ from nscontainer.engine.making import rebuild_error
 from nscontainer.errors import EngineError, StateError
 from nscontainer.schema import ROW_BYTES, ROW_FIELDS
 
-Sink = Callable[[dict[str, Any]], None]
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
 
 _CELLS_OWN: Final = (
@@ -127,13 +126,20 @@ class Attached:
     def _relay(
         self, request: dict[str, Any], sinks: pump.Sinks, caught: pump.Interrupts
     ) -> tuple[int, CellEnd]:
-        state = _Conversation(sinks.message, self._interrupted)
-        relay = pump.Relay(self, replace(sinks, message=state.take))
+        reply: dict[str, Any] = {}
+
+        def take(message: dict[str, Any]) -> None:
+            if message.get("msg_type") == "execute_reply":
+                reply.update(message["content"])
+            elif sinks.message is not None:
+                sinks.message(message)
+
+        relay = pump.Relay(self, replace(sinks, message=take))
         relay.frames = self._frames
         self.send({"msg_type": "execute_request", "content": request})
-        times = relay.run(caught, state.interrupt, lambda: _done(relay, state.reply))
+        times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
         self._drain(relay)
-        return times, self._ended(relay, state.reply)
+        return times, self._ended(relay, reply)
 
     def _ended(self, relay: pump.Relay, reply: dict[str, Any]) -> CellEnd:
         """Take the cell's record from the monitor, and how it ended from the runner."""
@@ -179,36 +185,6 @@ class Attached:
         if received[0].get("event") == "failed":
             raise rebuild_error(received[0])
         return received
-
-
-class _Conversation:
-    """What the runner has said of a cell: that it has begun, and its reply."""
-
-    def __init__(self, sink: Sink | None, interrupted: Callable[[int], None]) -> None:
-        self.reply: dict[str, Any] = {}
-        self._sink = sink
-        self._interrupted = interrupted
-        self._begun = False
-        self._due = False
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Take a message: these two are ours, the others the caller's."""
-        kind = message.get("msg_type")
-        if kind == "execute_reply":
-            self.reply.update(message["content"])
-        elif kind == "status" and not self._begun:
-            self._begun = True
-            if self._due:
-                self._interrupted(1)
-        elif self._sink is not None:
-            self._sink(message)
-
-    def interrupt(self, times: int) -> None:
-        """Hold the first interrupt until the cell has begun: between cells it would be let pass."""
-        if times == 1 and not self._begun:
-            self._due = True
-        else:
-            self._interrupted(times)
 
 
 def ended(name: str, how: str | None = None) -> StateError:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 def serve(door: Door, outbox: Outbox, inbox: Inbox) -> int:
     """Run cells for whoever comes in, until one of them exits; return the container's exit code."""
-    _deafen()
     outbox.lasting = True
     outbox.close()
     conversation = _Conversation(door, outbox, inbox)
@@ -42,14 +41,19 @@ class _Conversation:
         self.shell: Shell | None = None
         self.over = False
         self.code = 0
+        self._requested = self._interrupted = False
+        self._deafen()
 
     def hold(self, sock: socket.socket) -> None:
         """Answer one owner until it goes, or a cell of its ends the session."""
         with sock:
             self.inbox.connect(sock)
+            self._interrupted = False
             while not self.over:
                 request = self.inbox.get("execute_request")
+                self._requested = True
                 if request is None:
+                    self._requested = False
                     self.door.tell_idle()  # it may have announced a cell and not sent it
                     return
                 _flush_direct()  # said between cells: no part of the one that begins
@@ -60,15 +64,15 @@ class _Conversation:
         error: BaseException | None = None
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._interrupted:
+                raise KeyboardInterrupt
             if self.shell is None:
                 self.shell = session.ready(content, self.outbox)
-            # From here on an interrupt reaches the cell: one that its owner had before is sent now.
-            self.outbox.send("status", {"execution_state": "busy"})
             error = session.run(self.shell, content)
         except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
             error = caught
             session.report(error, self.outbox)
-        if _deafen() and error is None:
+        if self._deafen() and error is None:
             error = KeyboardInterrupt()
         code = process.exit_code(error)
         if isinstance(error, SystemExit) or self.outbox.forked:
@@ -87,6 +91,29 @@ class _Conversation:
         session.reply(self.outbox, error, code, ended=True)
 
 
+    def _deafen(self) -> bool:
+        """Let SIGINT pass from now on; tell whether one came just before.
+
+        By a handler rather than SIG_IGN: that would be handed on to what a thread starts meanwhile.
+        """
+        late = self._requested = self._interrupted = False
+        while True:
+            try:
+                signal.signal(signal.SIGINT, self._between)
+            except KeyboardInterrupt:  # signal.signal() handles what is pending first
+                late = True
+            else:
+                return late
+
+    def _between(self, *_: object) -> None:
+        """Note a SIGINT that is meant for a cell whose request is here and that hasn't begun yet.
+
+        An owner sends the request first.
+        """
+        if self._requested or self.inbox.pending():
+            self._interrupted = True
+
+
 def _flush_direct() -> None:
     for stream in (sys.stdout, sys.stderr):
         flush = getattr(stream, "flush_direct", None)
@@ -94,16 +121,3 @@ def _flush_direct() -> None:
             flush()
 
 
-def _deafen() -> bool:
-    """Let SIGINT pass from now on; tell whether one came just before.
-
-    By a handler rather than SIG_IGN: that would be handed on to what a thread starts meanwhile.
-    """
-    late = False
-    while True:
-        try:
-            signal.signal(signal.SIGINT, lambda *_: None)
-        except KeyboardInterrupt:  # signal.signal() handles what is pending first
-            late = True
-        else:
-            return late

@@ -316,6 +316,15 @@ class Inbox:
             if not self._fill(0):
                 return None
 
+    def pending(self) -> bool:
+        """Tell whether anything has come that was not taken. A signal handler may ask."""
+        if self._messages or any(self._chunks):
+            return True
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def forget(self, msg_type: str) -> None:
         """Throw away what is there of a type: a late answer to an interrupted question."""
         while self._fill(socket.MSG_DONTWAIT):
