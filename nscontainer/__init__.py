@@ -17,9 +17,11 @@ _HOME = {
     "ContainerSpec": "nscontainer.spec",
     "NsContainerError": "nscontainer.errors",
     "RunResult": "nscontainer.measure.result",
+    "Session": "nscontainer.sessions",
     "load": "nscontainer.measure.result",
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
+    "session": "nscontainer.sessions",
 }
 
 __all__ = [
@@ -27,11 +29,13 @@ __all__ = [
     "ContainerSpec",
     "NsContainerError",
     "RunResult",
+    "Session",
     "__version__",
     "load",
     "load_ipython_extension",
     "run",
     "run_cell",
+    "session",
     "unload_ipython_extension",
 ]
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.errors import NsContainerError
     from nscontainer.measure.result import RunResult, load
+    from nscontainer.sessions import Session, session
     from nscontainer.spec import ContainerSpec
 
 

@@ -19,7 +19,7 @@ Sink = Callable[[bytes], None]
 Message = dict[str, Any]
 
 
-def _engine() -> type[Container]:
+def engine() -> type[Container]:
     """Load the engine; where no container can run, say why in the doctor's words."""
     if sys.platform != "linux" or os.geteuid() != 0:
         from nscontainer import doctor
@@ -31,7 +31,7 @@ def _engine() -> type[Container]:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Where this host refused something, raise the doctor's reason for it and how to mend that."""
     try:
         yield
@@ -119,9 +119,9 @@ def run(
     >>> r.usage["cpuacct.usage"].iloc[-1] / 1e9  # CPU seconds
     0.4
     """
-    container_type = _engine()
+    container_type = engine()
     what = spec.build(command, **options)
-    with _stdin(input) as stdin, _explained():
+    with _stdin(input) as stdin, explained():
         container = container_type.create(
             what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
@@ -170,11 +170,9 @@ def run_cell(
     RunResult
         With ``outputs``, the messages kept in Jupyter's form.
     """
-    container_type = _engine()
-    options.setdefault("workdir", _working_directory())
-    options.setdefault("python_path", [path or os.getcwd() for path in sys.path])
-    what = spec.build(None, **options)
-    with _explained():
+    container_type = engine()
+    what = spec.build(None, **as_here(options))
+    with explained():
         container = container_type.create(what, name=name, start=True)
     container.send(
         {
@@ -194,6 +192,16 @@ def run_cell(
     return _driven(
         container, on_stdout, on_stderr, on_message or _ignore, on_tick, code, check, on_interrupt
     )
+
+
+def as_here(options: dict[str, Any]) -> dict[str, Any]:
+    """Have a cell run where this process does and find the same modules, unless it is to be otherwise."""
+    here: dict[str, Any] = {}
+    if "workdir" not in options:
+        here["workdir"] = _working_directory()
+    if "python_path" not in options:
+        here["python_path"] = [path or os.getcwd() for path in sys.path]
+    return here | options
 
 
 def _ignore(_message: Message) -> None:
@@ -259,7 +267,12 @@ def _driven(
         outputs=messages if code is not None else None,
         code=code,
     )
-    if record["interrupted"] and on_interrupt == "raise":
+    return judged(result, check=check, on_interrupt=on_interrupt)
+
+
+def judged(result: RunResult, *, check: bool, on_interrupt: str) -> RunResult:
+    """Give a result back, or raise what the caller wants raised for it."""
+    if result.interrupted and on_interrupt == "raise":
         interrupt = KeyboardInterrupt()
         interrupt.result = result  # type: ignore[attr-defined]
         raise interrupt

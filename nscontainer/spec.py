@@ -117,6 +117,8 @@ class ContainerSpec:
     init: bool = False
     tty: bool = False
     cold: bool = False
+    session: bool = False
+    """Cell after cell in one interpreter; else the container ends with its cell."""
     sample_s: float = 0.02
     stop_signal: int = signal.SIGTERM
     python_path: tuple[str, ...] = ()
@@ -469,6 +471,7 @@ def build(
     init: bool = False,
     tty: bool = False,
     cold: bool = False,
+    session: bool = False,
     sample: Any = 0.02,
     stop_signal: Any = signal.SIGTERM,
     python_path: Iterable[str] = (),
@@ -483,6 +486,8 @@ def build(
     share
         Namespaces to share with the host rather than make (``uts``, ``ipc``, ``pid``, ``net``,
         ``user``, ``cgroup``, ``time``).
+    session
+        For cells (no command): run many of them, one after another, in one interpreter.
     sample
         Time between samples, 1 ms to 10 s; a bare number is seconds.
     limit_options
@@ -506,6 +511,9 @@ def build(
     if isinstance(command, str):
         message = f"command {command!r} is one string"
         raise SpecError(message, hint="give a list, or ['sh', '-c', ...] for a shell line")
+    if session and (argv is not None or init or tty):
+        message = "a session runs cells: it has no command, no terminal and no --init"
+        raise SpecError(message, hint="leave that out; exec runs commands in it")
     if workdir is not None and not workdir.startswith("/"):
         message = f"workdir {workdir!r} is not absolute"
         raise SpecError(message, hint="begin it with /")
@@ -536,6 +544,7 @@ def build(
         init=init,
         tty=tty,
         cold=cold,
+        session=session,
         sample_s=_sample(sample),
         stop_signal=_signal(stop_signal),
         python_path=tuple(python_path),

@@ -14,7 +14,8 @@ from nscontainer import options
 from nscontainer.errors import SpecError
 
 _DESCRIPTION: Final = """\
-Run this cell in a fresh container, held to the limits given.
+Run this cell in a fresh container, held to the limits given; or, given the NAME of a session that
+`%container create NAME` made, in that: its variables, files and processes last from cell to cell.
 
 The cell is Python, as in the notebook itself: the same interpreter and packages, the notebook's
 working directory; what it writes stays in the container. With --sh, or with #! and a program in its
@@ -24,6 +25,7 @@ _EPILOG: Final = """\
 Examples:
   %%container --cpu 20% --memory 256M -o r       then r.usage, r.totals, r.plot()
   %%container --sh --pids-limit 20
+  %%container lab -o r                           in the session lab: %container create lab
   %%container -v ./data:/data:ro --timeout 1m -e SEED=1
 Python variables: --cpu $q or --cpu {q*100}%"""
 
@@ -34,6 +36,7 @@ class CellLine:
 
     build: dict[str, Any]
     """Keyword arguments of :func:`nscontainer.spec.build`."""
+    session: str | None = None
     name: str | None = None
     output: str | None = None
     sh: bool = False
@@ -47,12 +50,13 @@ def parser() -> options.Parser:
     """Make the parser of the line."""
     made = options.Parser(
         prog="%%container",
-        usage="%%%%container [options]",
+        usage="%%%%container [options]\n       %%%%container NAME [-o NAME] [-q] [--no-raise-error]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         add_help=False,
         formatter_class=_formatter,
     )
+    made.add_argument("session", metavar="NAME", nargs="?", help="run it in this session")
     made.add_argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
     made.add_argument("--sh", action="store_true", help="the cell is a script for /bin/sh")
     made.add_argument(
@@ -106,11 +110,31 @@ def parse(line: str) -> CellLine:
     ):
         message = f"{given.output!r} can't be a variable's name"
         raise SpecError(message, hint="as -o r")
+    if given.session is not None:
+        _refuse_options(given)
     return CellLine(
         build=options.to_build_kwargs(given, environ=os.environ),
+        session=given.session,
         name=given.name,
         output=given.output,
         sh=given.sh,
         quiet=given.quiet,
         raise_error=given.raise_error,
     )
+
+
+def _refuse_options(given: argparse.Namespace) -> None:
+    """Refuse, on a session's cell, what is settled for the whole session."""
+    name = given.session
+    if given.sh:
+        message = f"--sh is for a container of its own, not for session {name!r}"
+        raise SpecError(message, hint=f"!command in the cell, or %container exec {name} -- COMMAND")
+    for option in options.OPTIONS:
+        if vars(given).get(option.dest) in (None, False, []) or option.dest == "quiet":
+            continue
+        flag = next((f for f in option.flags if f.startswith("--")), option.flags[0])
+        message = f"{flag} is the whole session's, not a cell's"
+        lasting = option.group != "limits" or option.dest in ("timeout", "cpu_time", "ulimits")
+        verb = "create" if lasting else "update"
+        value = f" {option.metavar}" if option.takes_value else ""
+        raise SpecError(message, hint=f"%container {verb} {name} {flag}{value}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
+from nscontainer_magics import session_commands
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,13 +123,17 @@ def _ps(words: list[str]) -> DataFrame:
                     "name": facts["name"],
                     "id": facts["id"],
                     "image": facts["image"],
-                    "command": "(cell)" if command is None else " ".join(command),
+                    "command": _what(facts["spec"]) if command is None else " ".join(command),
                     "status": facts["status"],
                     "exit_code": record.get("exit_code"),
                     "age_s": round(now - facts["created_unix"], 1),
                 }
             )
     return _table(rows, ("name", "id", "image", "command", "status", "exit_code", "age_s"))
+
+
+def _what(spec: dict[str, Any]) -> str:
+    return "(session)" if spec.get("session") else "(cell)"
 
 
 def _stats(words: list[str]) -> DataFrame:
@@ -157,6 +162,7 @@ _USAGE: Final = (
     "cpu_share",
     "cpu_limit",
     "throttled_share",
+    "cpu_s",
     "memory_bytes",
     "memory_limit_bytes",
     "read_bytes",
@@ -214,6 +220,12 @@ def _stop(words: list[str]) -> None:
     given = parser.parse_args(words)
     timeout_s = parse_duration(given.time)
     _each(given.names, lambda container: container.stop(timeout_s))
+
+
+def _wait(words: list[str]) -> int | list[int | None] | None:
+    given = _parser("wait", "+").parse_args(words)
+    codes = [_engine().get(name).wait().get("exit_code") for name in given.names]
+    return codes if len(codes) > 1 else codes[0]
 
 
 def _remove(words: list[str]) -> None:
@@ -288,6 +300,11 @@ def _exec(words: list[str]) -> None:
 
 
 COMMANDS: Final[dict[str, Command]] = {
+    "create": Command(
+        session_commands.create,
+        "NAME [--cpu 20% …] [--detach]",
+        "make a session: %%container NAME cells share its interpreter",
+    ),
     "ps": Command(_ps, "[-a]", "the containers that live, or all, as a DataFrame"),
     "stats": Command(_stats, "[NAME…]", "what they use now, as a DataFrame", takes_name=True),
     "top": Command(_top, "NAME", "its processes, as a DataFrame", takes_name=True),
@@ -299,10 +316,17 @@ COMMANDS: Final[dict[str, Command]] = {
         "run a command in it",
         takes_name=True,
     ),
+    "cp": Command(
+        session_commands.copy,
+        "NAME:PATH PATH, or PATH NAME:PATH",
+        "copy files out of it, or into it",
+        takes_name=True,
+    ),
     "update": Command(_update, "NAME --cpu 50% …", "change limits while it runs", takes_name=True),
     "pause": Command(_pause, "NAME…", "freeze every process", takes_name=True),
     "resume": Command(_resume, "NAME…", "let it go on", takes_name=True),
     "stop": Command(_stop, "[-t 10s] NAME…", "ask it to end, kill it later", takes_name=True),
+    "wait": Command(_wait, "NAME…", "wait until it has ended; its exit code", takes_name=True),
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from nscontainer import options
+from nscontainer.cli import create
 from nscontainer_magics import cell_line, commands
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def matcher(context: CompletionContext) -> dict[str, Any]:
     before = context.text_until_cursor
     if context.cursor_line == 0 and _CELL.match(before):
         words = _words(before)
-        found = _flags(words, _cell_options())
+        found: Iterable[str] = [*_flags(words, _cell_options()), *_sessions(words)]
     elif _LINE.match(before):
         found = _sub_command(_words(before))
     else:
@@ -78,22 +79,30 @@ def _sub_command(words: list[str]) -> Iterable[str]:
     command = commands.COMMANDS.get(words[0])
     if command is None:
         return ()
-    if words[0] == "update" and (words[-1].startswith("-") or words[-2] in _CHOICES):
-        limits = [flag for o in options.OPTIONS if o.group == "limits" for flag in o.flags]
-        return _flags(words, limits)
+    if words[0] in ("update", "create") and (words[-1].startswith("-") or words[-2] in _CHOICES):
+        groups = ("limits",) if words[0] == "update" else create.GROUPS
+        flags = [f for o in options.OPTIONS if o.group in groups and o.magic for f in o.flags]
+        return _flags(words, flags if words[0] == "update" else [*flags, "--detach"])
     if words[-1].startswith("-"):
         return re.findall(r"(?<=\[)-{1,2}\w+", command.usage)
     return _names() if command.takes_name else ()
 
 
-def _names() -> list[str]:
-    """List the containers' names."""
+def _sessions(words: list[str]) -> Iterable[str]:
+    """List the sessions that a cell could run in, where its line may name one."""
+    first = len(words) == 1 and not words[0].startswith("-")
+    return _names(sessions=True) if first else ()
+
+
+def _names(*, sessions: bool = False) -> list[str]:
+    """List the containers' names, or only those of sessions that live."""
     if sys.platform != "linux":
         return []
     from nscontainer.engine.container import Container
 
     with contextlib.suppress(Exception):
-        return [container.name for container in Container.list(all=True)]
+        found = Container.list(all=not sessions)
+        return [c.name for c in found if c.spec.session or not sessions]
     return []
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.engine.container import Container
+    from nscontainer.sessions import Session
 
 _FLUSH_S: Final = 0.05
 """ipykernel holds output back for 0.2 s: what comes after a pause is shown at once instead."""
@@ -34,14 +35,14 @@ class Display:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._container: Container | None = None
+        self._container: Container | Session | None = None
         self._shown_at = 0.0
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
 
-    def attach(self, container: Container) -> None:
+    def attach(self, container: Container | Session) -> None:
         """Remember whom to send answers to."""
         self._container = container
 

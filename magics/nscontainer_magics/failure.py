@@ -25,8 +25,8 @@ class ContainerFailed(CommandError):  # noqa: N818  # it reads as what happened
         The :class:`~nscontainer.RunResult`, whole.
     """
 
-    def __init__(self, result: RunResult) -> None:
-        super().__init__(result.describe_exit(), exit_code=result.exit_code)
+    def __init__(self, result: RunResult, over: str | None = None) -> None:
+        super().__init__(_how(result, over), exit_code=result.exit_code)
         self.result = result
 
     def _render_traceback_(self) -> list[str]:
@@ -36,12 +36,17 @@ class ContainerFailed(CommandError):  # noqa: N818  # it reads as what happened
 class Interrupted(KeyboardInterrupt):
     """The person at the notebook interrupted the container."""
 
-    def __init__(self, result: RunResult) -> None:
-        super().__init__(result.describe_exit())
+    def __init__(self, result: RunResult, over: str | None = None) -> None:
+        super().__init__(_how(result, over))
         self.result = result
 
     def _render_traceback_(self) -> list[str]:
         return [f"KeyboardInterrupt: {self}"]
+
+
+def _how(result: RunResult, over: str | None) -> str:
+    """Say how it ended, and which session has ended with it."""
+    return result.describe_exit() + (f"; session {over!r} is gone" if over else "")
 
 
 def in_one_line(error: Error) -> Error:

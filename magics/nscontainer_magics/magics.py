@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from nscontainer.errors import HostError, NsContainerError, SpecError
-from nscontainer_magics import cell_line, commands, script
+from nscontainer_magics import cell_line, commands, script, session_commands
 from nscontainer_magics.display import Display
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.measure.result import RunResult
+    from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -60,13 +61,15 @@ class ContainerMagics(Magics):
             if not cell.strip():
                 message = "the cell is empty"
                 raise SpecError(message, hint="write code below the %%container line")
-            result = self._run(asked, cell)
+            held = None if asked.session is None else session_commands.find(asked.session)
+            result = self._run(asked, cell) if held is None else self._run_in(held, cell)
         self.last = result
         if asked.output:
             self._ip.user_ns[asked.output] = result
         if not asked.quiet:
             display(result)
-        self._judge(result, asked)
+        over = None if held is None or held.over is None else held.name
+        self._judge(result, asked, over)
 
     @line_magic("container")  # type: ignore[arg-type]
     @_documented(commands.help_text())
@@ -90,34 +93,60 @@ class ContainerMagics(Magics):
         from nscontainer import api
 
         shown = Display(self._ip)
-        # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
-        filename = f"Cell In[{self._ip.displayhook.prompt_count}]"
+        how_shown = self._how_shown(shown)
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
         sinks: dict[str, Any] = {"on_stdout": shown.stdout, "on_stderr": shown.stderr}
         options = {**asked.build, **sinks, "name": asked.name, "on_interrupt": "return"}
         if program is None:
             result = api.run_cell(
                 cell,
-                filename=filename,
-                line_offset=1,  # the magic's own line: line numbers are the editor's
-                on_message=shown.message,
                 on_start=shown.attach,
-                colors=str(self._ip.colors).lower() != "nocolor",
-                width=shutil.get_terminal_size().columns,
+                **how_shown,
                 **options,
             )
         else:
-            how = script.make(cell, program, name=filename)
+            how = script.make(cell, program, name=how_shown["filename"])
             options.setdefault("workdir", _working_directory())
             result = api.run(how.command, input=how.stdin, **options)
         stdout, stderr = shown.finish()
         return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
 
-    def _judge(self, result: RunResult, asked: CellLine) -> None:
-        """Fail as the container did."""
+    def _run_in(self, session: Session, cell: str) -> RunResult:
+        """Run a cell in a session."""
+        if cell.startswith("#!"):
+            message = "a session runs Python cells: #! is for a container of its own"
+            raise SpecError(message, hint="leave the name of the session out, or the #! line")
+        shown = Display(self._ip)
+        shown.attach(session)
+        result = session.run_cell(
+            cell,
+            **self._how_shown(shown),
+            on_stdout=shown.stdout,
+            on_stderr=shown.stderr,
+            on_interrupt="return",
+        )
+        stdout, stderr = shown.finish()
+        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+
+    def _how_shown(self, shown: Display) -> dict[str, Any]:
+        """Give the arguments about a Python cell's place and output."""
+        return {
+            # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
+            "filename": f"Cell In[{self._ip.displayhook.prompt_count}]",
+            "line_offset": 1,  # the magic's own line: line numbers are the editor's
+            "on_message": shown.message,
+            "colors": str(self._ip.colors).lower() != "nocolor",
+            "width": shutil.get_terminal_size().columns,
+        }
+
+    def _judge(self, result: RunResult, asked: CellLine, over: str | None) -> None:
+        """Fail as the container did; ``over`` is the session that has ended with it."""
         if result.ok:
+            if over is not None:
+                print(f"session {over!r} has ended", file=sys.stderr)
             return
-        error = Interrupted(result) if result.interrupted else ContainerFailed(result)
+        kind = Interrupted if result.interrupted else ContainerFailed
+        error = kind(result, over)
         if asked.raise_error:
             raise error
         for line in error._render_traceback_():

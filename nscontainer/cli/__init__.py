@@ -18,8 +18,10 @@ ENGINE_ERROR: Final = 125
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "run a command in a fresh container"),
+    "create": ("create", "make a session, for notebook cells to run in one after another"),
     "ps": ("manage", "list containers"),
     "exec": ("execute", "run another command in a running container"),
+    "cp": ("copy", "copy files into or out of a running container"),
     "logs": ("manage", "print what a detached container printed"),
     "top": ("manage", "list the processes of a container"),
     "stats": ("stats", "show what containers use, live"),

@@ -79,6 +79,7 @@ def _facts(container: Container) -> dict[str, Any]:
         "name": facts["name"],
         "image": facts["image"],
         "command": facts["spec"]["command"],
+        "session": bool(facts["spec"].get("session")),
         "status": facts["status"],
         "created_unix": facts["created_unix"],
         "released_unix": facts.get("released_unix"),
@@ -96,7 +97,7 @@ def ps_table(rows: Sequence[dict[str, Any]], *, now: float, full: bool = False) 
             [
                 row["id"],
                 row["image"],
-                _command_text(row["command"], full=full),
+                "(session)" if row.get("session") else _command_text(row["command"], full=full),
                 f"{age(now - row['created_unix'])} ago",
                 status_text(row, now),
                 row["name"],

@@ -38,6 +38,8 @@ class Usage:
     read_bytes: int | None
     write_bytes: int | None
     pids: int | None
+    cpu_s: float | None = None
+    """CPU time since its code was let go; of a session, of all its cells."""
 
 
 def stats_command(argv: Sequence[str]) -> int:
@@ -135,6 +137,7 @@ def usage(
         read_bytes=now["blkio.read_bytes"],
         write_bytes=now["blkio.write_bytes"],
         pids=now["pids.current"],
+        cpu_s=None if (used := now["cpuacct.usage"]) is None else used / 1e9,
     )
 
 

@@ -198,7 +198,7 @@ class Birth:
         if self.request.name != self.request.id:
             state.claim_name(top, self.request.name, self.request.id)
         self.cleanup.callback(lambda: state.release_name(top, self.request.name, self.request.id))
-        if self.request.detach:
+        if self.request.detach and not self.spec.session:
             self._log_to_file()
         self.state = self._facts()
 

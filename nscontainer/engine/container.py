@@ -19,6 +19,7 @@ from typing import Any
 
 from nscontainer import errors, spec
 from nscontainer.engine import making, pump, state, wire
+from nscontainer.engine.attached import Attached
 from nscontainer.errors import EngineError, NotFoundError, StateError
 from nscontainer.linux import procfs
 from nscontainer.schema import NA, NAMES
@@ -197,6 +198,19 @@ class Container:
             else:
                 self._call("signal", patience_s=1.0, signal=int(signal.SIGKILL), by="interrupt")
 
+    def attach(self) -> Attached:
+        """Take a session for this process to run cells in, until that lets go of it or ends.
+
+        Raises
+        ------
+        StateError
+            Another process has it, or it is no session that lives.
+        """
+        if not self.spec.session:
+            message = f"container {self.name!r} is no session"
+            raise StateError(message, hint="create makes sessions; exec runs commands in any")
+        return Attached(self.name, self._connect(), self._interrupted)
+
     def send(self, message: dict[str, Any]) -> None:
         """Send a message to the cell's runner."""
         if self._made is None or self._made.channel is None:
@@ -227,6 +241,15 @@ class Container:
         if not state.is_owned(self.directory):
             return "exited"
         return str(facts["status"])
+
+    def has_name(self, name: str) -> bool:
+        """Tell whether a name is this container's now: it may be removed, or renamed, by others."""
+        return state.has_name(self._top, name, self.id)
+
+    @property
+    def detached(self) -> bool:
+        """Whether it outlives the process that made it."""
+        return self._made.detach if self._made is not None else bool(self._facts()["detach"])
 
     @property
     def attrs(self) -> dict[str, Any]:

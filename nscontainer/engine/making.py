@@ -100,6 +100,10 @@ class Made:
 
 def _let_go(fds: list[int], control: socket.socket, channel: socket.socket | None) -> None:
     control.close()
+    _let_go_ends(fds, channel)
+
+
+def _let_go_ends(fds: list[int], channel: socket.socket | None) -> None:
     if channel is not None:
         channel.close()
     for fd in fds:
@@ -178,7 +182,7 @@ def _make(
         ours.callback(os.close, null)
         stdout = stderr = None
         out_w = err_w = null
-        if not detach and not spec.tty:
+        if (not detach or spec.session) and not spec.tty:
             stdout, out_w = os.pipe()
             stderr, err_w = os.pipe()
             ours.callback(os.close, out_w)
@@ -210,6 +214,9 @@ def _make(
     except BaseException:
         _let_go(held, control, channel)
         raise
+    if spec.session and channel is not None:
+        _hand_over(inbox, channel, held, got)
+        channel = stdout = stderr = None
     return Made(
         id=answer["id"],  # one that stood by has its own
         name=answer["name"],
@@ -223,6 +230,24 @@ def _make(
         tty=got[1] if len(got) > 1 else None,
         stages=answer["stages"],
     )
+
+
+def _hand_over(
+    control: wire.Inbox, channel: socket.socket, pipes: list[int], got: list[int]
+) -> None:
+    """Give a session's ends to its monitor: whoever uses it is lent them, we too."""
+    try:
+        wire.send(control.sock, {"op": "keep", "seq": 0}, (channel.fileno(), *pipes))
+        received = control.get()
+        if received is None:
+            message = "the monitor went away before the session began"
+            raise EngineError(message)
+        if received[0].get("event") == "failed":
+            raise rebuild_error(received[0])
+    except BaseException:
+        _let_go([*pipes, *got], control.sock, channel)
+        raise
+    _let_go_ends(pipes, channel)
 
 
 def _ask(

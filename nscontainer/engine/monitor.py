@@ -20,9 +20,10 @@ from typing import Any
 from nscontainer.engine import rootfs, wire
 from nscontainer.engine.birth import Birth, InitDiedError, Request
 from nscontainer.engine.joiner import Joiners
+from nscontainer.engine.sessionhost import SessionHost
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
-from nscontainer.schema import INDEX, NA
+from nscontainer.schema import COLUMNS, INDEX, NA
 from nscontainer.spec import PERIOD_US, check_id
 from nscontainer.spec import limits as make_limits
 
@@ -142,6 +143,7 @@ class Monitor:
         self.steal_at_release = 0
         self.read_back: dict[str, Any] | None = None
         self.parents_quota: float | None = None
+        self.session = SessionHost(self) if self.spec.session else None
         self.wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
@@ -174,6 +176,8 @@ class Monitor:
                 watched.append(self.request.owner_pidfd)
         if self.birth.sync is not None:
             watched.append(self.birth.sync.fileno())
+        if self.session is not None:
+            watched += self.session.filenos()
         return watched + self.joiners.filenos()
 
     def _ended(self) -> bool:
@@ -223,13 +227,19 @@ class Monitor:
             self._read_init()
         elif source in self.joiners.filenos():
             self.joiners.serve(source)
+        elif self.session is not None and source in self.session.filenos():
+            self.session.serve(source)
         elif source in self.clients:
-            client = self.clients[source]
-            self._read(client)
-            if client.closed:
-                self.joiners.forget(client.sock)
-                del self.clients[source]
-                client.close()
+            self._serve_client(self.clients[source])
+
+    def _serve_client(self, client: wire.Inbox) -> None:
+        self._read(client)
+        if client.closed:
+            self.joiners.forget(client.sock)
+            if self.session is not None:
+                self.session.forget(client.sock)
+            del self.clients[client.sock.fileno()]
+            client.close()
 
     def _owner_gone(self) -> None:
         if self.owner is not None:
@@ -290,6 +300,8 @@ class Monitor:
         if op == "wait":
             self.waiting.append(sock)
             return None
+        if self.session is not None and op in SessionHost.OPS:
+            return self.session.do(op, message, fds, sock)
         handler = getattr(self, f"_op_{op}", None)
         if handler is None:
             message_ = f"the monitor knows no operation {op!r}"
@@ -391,7 +403,10 @@ class Monitor:
             raise StateError(message)
 
     def _op_stats(self, _: wire.Message) -> wire.Message:
-        return {"row": self.log.row_now()}
+        row = self.log.row_now()
+        if self.session is not None:
+            self.session.highest(row, len(row) - len(COLUMNS))
+        return {"row": row}
 
     def _op_samples(self, _: wire.Message) -> wire.Message:
         return {"fds": (self.birth.samples_fd,)}
@@ -447,6 +462,9 @@ class Monitor:
         """Take the final reading, write the record, remove the container, tell who waits."""
         ended_ns = time.monotonic_ns()
         record = self._record(ended_ns) if self.baseline else None
+        event: wire.Message = {"event": "exit", "record": record}
+        if self.session is not None and record is not None:
+            event["cell"] = self.session.ended(record, ended_ns)
         self.joiners.finish()
         self.log.close()
         if self.request.remove:
@@ -457,7 +475,6 @@ class Monitor:
             self._save_state()
             self.cleanup.pop_all()  # what is on disk stays until it is removed by name
             self.birth.release_processes()
-        event: wire.Message = {"event": "exit", "record": record}
         self._push(event)
         for sock in self.waiting:
             _send(sock, event)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nscontainer.engine import wire
 from nscontainer.engine.making import Made, exit_record, rebuild_error
@@ -72,7 +72,7 @@ class Frames:
 
 
 @dataclass(slots=True)
-class _Interrupts:
+class Interrupts:
     """Where SIGINTs come as bytes, and how many came when nobody read any more."""
 
     fd: int | None = None
@@ -80,9 +80,9 @@ class _Interrupts:
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[_Interrupts]:
+def interrupts() -> Iterator[Interrupts]:
     """Turn SIGINT into bytes on a pipe, where this is the main thread."""
-    caught = _Interrupts()
+    caught = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -108,36 +108,36 @@ def interrupts() -> Iterator[_Interrupts]:
 
 def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[str, Any]:
     """Relay until the exit record has come and every pipe is at its end."""
-    relay = _Relay(made, sinks)
-    times = tried = 0
+    relay = Relay(made, sinks)
     with interrupts() as caught:
-        if caught.fd is not None:
-            relay.poll.register(caught.fd, select.POLLIN)
-        while relay.record is None or relay.open:
-            ready = relay.poll.poll(relay.timeout_ms())
-            relay.serve_channel()
-            for fd, _ in ready:
-                if fd == caught.fd:
-                    times += len(os.read(fd, 64))
-                    if tried == 2:  # and still no end: the caller is let go
-                        raise KeyboardInterrupt
-                    tried = min(times, 2)
-                    interrupted(tried)
-                elif fd != relay.channel:
-                    relay.serve(fd)
-            relay.tick()
+        times = relay.run(caught, interrupted, lambda: relay.record is not None and not relay.open)
     assert relay.record is not None
     # One that came as the container ended is the caller's all the same: a loop of runs must stop.
     relay.record["interrupted"] = min(times + caught.late, 2)
     return relay.record
 
 
-class _Relay:
-    def __init__(self, made: Made, sinks: Sinks) -> None:
+class Ends(Protocol):
+    """What is relayed from: a container's ends, as this process holds them."""
+
+    name: str
+    control: wire.Inbox
+    stdout: int | None
+    stderr: int | None
+    channel: socket.socket | None
+    tty: int | None
+
+
+class Relay:
+    """One poll over a container's ends, and what came of it."""
+
+    def __init__(self, made: Ends, sinks: Sinks) -> None:
         self.made = made
         self.sinks = sinks
         self.poll = select.poll()
         self.record: dict[str, Any] | None = None
+        self.cell: dict[str, Any] | None = None
+        """Of a session that ended: the record of the cell it was in."""
         self.frames = Frames()
         self.open: set[int] = set()
         self.control = made.control.sock.fileno()
@@ -149,12 +149,36 @@ class _Relay:
         self.poll.register(self.control, select.POLLIN)
         self.next_tick = time.monotonic() + sinks.tick_s
 
+    def run(
+        self, caught: Interrupts, interrupted: Callable[[int], None], done: Callable[[], bool]
+    ) -> int:
+        """Relay until it is done; give how many interrupts came."""
+        times = tried = 0
+        if caught.fd is not None:
+            self.poll.register(caught.fd, select.POLLIN)
+        while not done():
+            ready = self.poll.poll(self.timeout_ms())
+            self.serve_channel()
+            for fd, _ in ready:
+                if fd == caught.fd:
+                    times += len(os.read(fd, 64))
+                    if tried == 2:  # and still no end: the caller is let go
+                        raise KeyboardInterrupt
+                    tried = min(times, 2)
+                    interrupted(tried)
+                elif fd != self.channel:
+                    self.serve(fd)
+            self.tick()
+        return times
+
     def timeout_ms(self) -> float | None:
+        """How long to wait at most: until the next tick, for ever where there is none."""
         if self.sinks.tick is None or self.record is not None:
             return None
         return max(0.0, self.next_tick - time.monotonic()) * 1e3
 
     def tick(self) -> None:
+        """Call the tick's sink, if it is time."""
         if self.sinks.tick is None or self.record is not None:
             return
         if time.monotonic() >= self.next_tick:
@@ -184,6 +208,7 @@ class _Relay:
                     self.sinks.message(message)
 
     def serve(self, fd: int) -> None:
+        """Take what came on the control socket, a pipe or the terminal."""
         if fd == self.control:
             self._serve_control()
             return
@@ -205,7 +230,7 @@ class _Relay:
         while (received := inbox.pop()) is not None:
             event = received[0].get("event")
             if event == "exit":
-                self.record = exit_record(received[0])
+                self.record, self.cell = exit_record(received[0]), received[0].get("cell")
             elif event == "failed":
                 raise rebuild_error(received[0])
         if inbox.closed:

@@ -16,6 +16,7 @@ _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind ==
 WHOLE_S: Final = 0.1
 """How often all figures are read; in the rows between only CPU time, throttling, memory's usage and
 the number of processes are new. It halves what sampling costs."""
+SLOW_NS: Final = 1_000_000_000
 MOST_ROWS: Final = 1 << 19
 """After each so many (125 MB; three hours at 20 ms) the interval doubles: a week is 0.7 GB."""
 
@@ -47,6 +48,13 @@ class SampleLog:
         self.last: list[int] = []
         self.last_ns = 0
         self.last_took_ns = 0
+        self.slow = False
+        """Between a session's cells: a sample a second will do."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self._rows
 
     def begin(self) -> list[int]:
         """Take the baseline, which is also the first row, at elapsed 0."""
@@ -61,14 +69,25 @@ class SampleLog:
         """Take a sample and settle when the next is due; beats that were slept through count."""
         self._read(whole=self._rows % self._whole_each == 0)
         self._write(self.last_ns - self.begin_ns)
-        self.next_ns += self._interval_ns
+        interval_ns = max(self._interval_ns, SLOW_NS) if self.slow else self._interval_ns
+        self.next_ns += interval_ns
         late = self.last_ns - self.next_ns
         if late >= 0:
-            skipped = late // self._interval_ns + 1
+            skipped = late // interval_ns + 1
             self.missed += skipped
-            self.next_ns += skipped * self._interval_ns
+            self.next_ns += skipped * interval_ns
         if self._rows % MOST_ROWS == 0:
             self._interval_ns *= 2
+
+    def mark(self, *, slow: bool) -> list[int]:
+        """Take a sample now, and go on from here: where a session's cell begins or ends."""
+        self._read()
+        self._write(self.last_ns - self.begin_ns)
+        self.slow = slow
+        self.next_ns = self.last_ns + (
+            max(self._interval_ns, SLOW_NS) if slow else self._interval_ns
+        )
+        return self.last
 
     def look(self) -> None:
         """Read the CPU time, without writing a row."""

@@ -163,6 +163,14 @@ def claim_name(top: str, name: str, container_id: str) -> None:
     raise StateError(message)
 
 
+def has_name(top: str, name: str, container_id: str) -> bool:
+    """Tell whether a name is this container's."""
+    try:
+        return os.readlink(f"{top}/names/{name}") == container_id
+    except OSError:
+        return False
+
+
 def release_name(top: str, name: str, container_id: str) -> None:
     """Take a name back, if it is this container's."""
     with contextlib.suppress(OSError):

@@ -46,6 +46,7 @@ class CellCompiler(compilerop.CachingCompiler):
         super().__init__()
         self.next_name: str | None = None
         self.cell_name: str | None = None
+        self.cell_names: set[str] = set()
         self.line_offset = 0
 
     def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
@@ -54,13 +55,15 @@ class CellCompiler(compilerop.CachingCompiler):
             return str(super().cache(transformed_code, number, raw_code))
         name = self.cell_name = self.next_name
         self.next_name = None
+        self.cell_names.add(name)
         frames.remember(name, transformed_code, self.line_offset)
         return name
 
     def forget(self) -> None:
         """Drop the cells that were compiled."""
-        for name in [self.cell_name, *self._filename_map]:
+        for name in [*self.cell_names, *self._filename_map]:
             linecache.cache.pop(name, None)
+        self.cell_names.clear()
         self._filename_map.clear()
         self.cell_name = self.next_name = None
         self.reset_compiler_flags()
@@ -73,7 +76,7 @@ class CellCompiler(compilerop.CachingCompiler):
 
     def format_code_name(self, name: str) -> tuple[str, str] | None:
         """Give IPython's ``Cell In[3], line 5`` for our name ``Cell In[3]``."""
-        if name == self.cell_name and name.startswith("Cell "):
+        if name in self.cell_names and name.startswith("Cell "):
             return "Cell", name[len("Cell ") :]
         known: tuple[str, str] | None = super().format_code_name(name)
         return known
@@ -201,7 +204,7 @@ class ZMQInteractiveShell(InteractiveShell):
         self, kind: str, data: dict[str, Any], metadata: Any, transient: dict[str, Any] | None
     ) -> None:
         """Send representations of an object, or print its text in a process the cell forked."""
-        if self.outbox.forked:
+        if self.outbox.direct:
             print(data.get("text/plain", ""))
             return
         content = {"data": data, "metadata": metadata or {}}
@@ -231,7 +234,7 @@ class ZMQInteractiveShell(InteractiveShell):
         super().showtraceback(exc_tuple, *args, **kwargs)
 
     def _showtraceback(self, etype: type, evalue: Any, stb: list[str]) -> None:
-        if self.outbox.forked:
+        if self.outbox.direct:
             sys.stderr.write(self.InteractiveTB.stb2text(stb) + "\n")
             return
         name, text = etype.__name__, mime.text_of(evalue)
@@ -272,7 +275,7 @@ class ZMQInteractiveShell(InteractiveShell):
     def count(self, value: int) -> None:
         self.execution_count = value
         for inputs in (self.history_manager.input_hist_parsed, self.history_manager.input_hist_raw):
-            inputs[:] = [""] * value
+            inputs.extend([""] * (value - len(inputs)))
 
     def prepare(self, *, colors: bool) -> None:
         """Make ready in the container's own process."""

@@ -96,7 +96,7 @@ class PlainShell:
         if isinstance(error, SyntaxError) and (error.text or "").lstrip()[:1] in ("%", "!"):
             error.msg += " (magics and ! need IPython, which this python3 hasn't got)"
         traceback = frames.plain(error)
-        if self.outbox.forked:
+        if self.outbox.direct:
             sys.stderr.write("\n".join(traceback) + "\n")
             return
         name, text = type(error).__name__, mime.text_of(error)
@@ -120,7 +120,7 @@ class PlainShell:
         shown = {"data": mime.clean(value), "metadata": {}} if raw else mime.bundle(value)
         if shown is None:
             return
-        if self.outbox.forked:
+        if self.outbox.direct:
             print(shown["data"].get("text/plain", ""))
             return
         transient = {} if handle is None else {"display_id": handle.display_id}

@@ -1,4 +1,7 @@
-"""One container's conversation with its owner: takes the request, runs the cell, answers."""
+"""One container's conversation with its owner: takes the request, runs the cell, answers.
+
+Where its first byte says that many cells are to come, :mod:`live` goes on with it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import frames, mime, process, streams
+from . import door, frames, mime, process, streams
 from .raw_output import RawOutput
 from .wire import Inbox, Outbox
 
@@ -58,7 +61,7 @@ def preload() -> bool:
     """
     global _shell  # noqa: PLW0603  # a process has one shell, as IPython has one instance
     try:
-        from . import warming
+        from . import live, warming  # noqa: F401  # what a session needs: loaded before the fork
     except ImportError:
         return False
     _shell = warming.warm_shell()
@@ -82,27 +85,32 @@ def main(channel: socket.socket) -> int:
     error: BaseException | None = None
     shell: Shell | None = None
     try:
+        if door.is_one(channel):
+            from . import live
+
+            return live.serve(door.Door(channel), outbox, inbox)
         request = inbox.get("execute_request")
         if request is None:
             return _NO_OWNER
         content = request.get("content", {})
-        shell = _ready(content, outbox)
-        error = _run(shell, content)
+        shell = ready(content, outbox)
+        error = run(shell, content)
     except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
         error = caught
-        _report(error, outbox)
+        report(error, outbox)
     code = process.exit_code(error)
     try:
         if shell is not None:
             process.leave(shell.namespace, shell.loop)
     except BaseException as caught:  # noqa: BLE001  # an interrupt while it waits for threads
         error, code = caught, process.exit_code(caught)
-        _report(error, outbox)
-    _reply(outbox, error, code)
+        report(error, outbox)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reply(outbox, error, code)
     return code
 
 
-def _ready(content: dict[str, Any], outbox: Outbox) -> Shell:
+def ready(content: dict[str, Any], outbox: Outbox) -> Shell:
     """Give the shell, set up as the request asks."""
     if content.get("sys_path"):
         sys.path[:] = content["sys_path"]
@@ -123,7 +131,8 @@ def _ready(content: dict[str, Any], outbox: Outbox) -> Shell:
     return shell
 
 
-def _run(shell: Shell, content: dict[str, Any]) -> BaseException | None:
+def run(shell: Shell, content: dict[str, Any]) -> BaseException | None:
+    """Run the cell that a request asks for; give the exception that ended it, if one did."""
     filename = str(content.get("filename") or "Cell In[1]")
     code = str(content.get("code") or "")
     # IPython drops empty lines at the beginning: as an offset they still count.
@@ -131,11 +140,12 @@ def _run(shell: Shell, content: dict[str, Any]) -> BaseException | None:
     offset = int(content.get("line_offset") or 0) + len(code) - len(body)
     numbered = _NUMBERED.fullmatch(filename)
     if numbered:
-        shell.count = int(numbered[1])
+        # In a session, whose cells may come from several notebooks, numbers only grow.
+        shell.count = max(int(numbered[1]), shell.count)
     return shell.run(body, filename, offset)
 
 
-def _report(error: BaseException, outbox: Outbox) -> None:
+def report(error: BaseException, outbox: Outbox) -> None:
     """Tell of an error that no shell has shown."""
     if isinstance(error, SystemExit):
         return
@@ -145,15 +155,18 @@ def _report(error: BaseException, outbox: Outbox) -> None:
         outbox.send("error", {"ename": name, "evalue": text, "traceback": traceback})
 
 
-def _reply(outbox: Outbox, error: BaseException | None, code: int) -> None:
-    """Send the last message, with all before it. No interrupt comes any more."""
+def reply(outbox: Outbox, error: BaseException | None, code: int, **more: Any) -> None:
+    """Send the last message of a cell, with all before it. No interrupt may come any more."""
     if outbox.forked:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    content: dict[str, Any] = {"status": "ok" if code == 0 else "error", "exit_code": code}
+    content: dict[str, Any] = {
+        "status": "ok" if code == 0 else "error",
+        "exit_code": code,
+        **more,
+    }
     if error is not None:
         content.update(ename=type(error).__name__, evalue=mime.text_of(error))
     for original in (sys.__stdout__, sys.__stderr__):  # a cell may have written to these, too

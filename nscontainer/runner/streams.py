@@ -42,7 +42,7 @@ class CellStream(io.TextIOBase):
         self._outbox = outbox
         self._channel = name
         self._fd = fd
-        self._line: list[str] = []  # only in a forked process
+        self._line: list[str] = []  # where the channel isn't ours: Outbox.direct
         self.name = f"<{name}>"
         self.buffer = _Bytes(self)
 
@@ -53,7 +53,7 @@ class CellStream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(given).__name__}")
         if self.closed:
             raise ValueError("I/O operation on closed file.")
-        if self._outbox.forked:
+        if self._outbox.direct:
             self._line.append(text)
             if "\n" in text or len(self._line) > 1000:
                 self.flush()
@@ -63,12 +63,16 @@ class CellStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Send what is queued."""
-        if not self._outbox.forked:
+        if not self._outbox.direct:
             self._outbox.flush()
         elif self._line:
-            data = "".join(self._line).encode(errors="backslashreplace")
-            self._line.clear()
-            wire.write_all(self._fd, data)
+            self.flush_direct()
+
+    def flush_direct(self) -> None:
+        """Write to the descriptor what was said while nobody listened on the channel."""
+        text, self._line = "".join(self._line), []
+        if text:
+            wire.write_all(self._fd, text.encode(errors="backslashreplace"))
 
     def fileno(self) -> int:
         """Give the descriptor, after sending what is queued: a subprocess may be about to write."""
@@ -150,8 +154,8 @@ class Questions:
         return self._ask(str(prompt), password=True)
 
     def _ask(self, prompt: str, *, password: bool) -> str:
-        if self._outbox.forked:
-            raise EOFError("a process that the cell forked can't ask for input")
+        if self._outbox.direct:
+            raise EOFError("there is nobody to ask: input() is for a cell's own process")
         self._inbox.forget("input_reply")
         self._outbox.send("input_request", {"prompt": prompt, "password": password})
         reply = self._inbox.get("input_reply")

@@ -33,7 +33,7 @@ def warm_shell() -> ZMQInteractiveShell:
     outbox = Outbox(ours, flusher=False)
     kept = sys.stdout, sys.stderr
     shell = ipython_shell.make(outbox)
-    before = dict(shell.user_ns)
+    before = dict(shell.user_ns), dict(shell.user_ns_hidden)
     try:
         sys.stdout = streams.CellStream(outbox, "stdout", 1)
         sys.stderr = streams.CellStream(outbox, "stderr", 2)
@@ -45,11 +45,11 @@ def warm_shell() -> ZMQInteractiveShell:
         sys.stdout, sys.stderr = kept
         ours.close()
         theirs.close()
-    _forget(shell, before)
+    _forget(shell, *before)
     return shell
 
 
-def _forget(shell: ZMQInteractiveShell, namespace: dict[str, Any]) -> None:
+def _forget(shell: ZMQInteractiveShell, namespace: dict[str, Any], hidden: dict[str, Any]) -> None:
     """Bring a shell back to before its first cell."""
     history: Any = shell.history_manager
     history.reset(new_session=False)
@@ -65,5 +65,7 @@ def _forget(shell: ZMQInteractiveShell, namespace: dict[str, Any]) -> None:
     shell.cell_compiler.forget()
     shell.user_ns.clear()
     shell.user_ns.update(namespace)
+    shell.user_ns_hidden.clear()
+    shell.user_ns_hidden.update(hidden)  # IPython goes by it for whether `_` is still its own
     frames.forget_last()
     gc.collect()

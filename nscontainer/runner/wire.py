@@ -102,8 +102,27 @@ class Outbox:
         self._gone = False
         self._may_flush = flusher
         self._before_sending = before_sending
+        self.lasting = False
+        """True in a session: whoever listens may go, and another come (:meth:`connect`)."""
         self.forked = False
         """True in a process that the cell forked: there the channel is closed."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether text goes to descriptors 1 and 2: nobody listens here who is to have it."""
+        return self.forked or (self.lasting and self._gone)
+
+    def close(self) -> None:
+        """Let nothing go over the channel until :meth:`connect`."""
+        with self._lock:
+            self._gone = True
+
+    def connect(self, sock: socket.socket) -> None:
+        """Speak to the next owner of a session; what the last one missed is dropped."""
+        with self._lock:
+            self._queue.clear()
+            self._sock = sock
+            self._gone = False
 
     def send(self, msg_type: str, content: Message) -> None:
         """Queue a message and send all there is."""
@@ -141,8 +160,13 @@ class Outbox:
         """
         while self._inside():
             self._lock.release()
-        self.send(msg_type, content)
-        self._gone = True
+        if self._gone:
+            return
+        last = _Item(frame({"msg_type": msg_type, "content": content}))
+        with self._lock:
+            self._queue.append(last)
+            self._pump()
+            self._gone = True
 
     def _inside(self) -> bool:
         """Tell whether this is a signal handler's or finalizer's call inside one of ours."""
@@ -201,7 +225,16 @@ class Outbox:
                     item.sent.extend(map(self._sock.send, (rest,)))
                 except OSError:  # the owner is gone, and with it soon this container
                     self._gone = True
+                    if self.lasting:  # but a session
+                        self._write_rest()
             self._queue.popleft()
+
+    def _write_rest(self) -> None:
+        """Write to descriptors 1 and 2 the text that an owner who went away did not take."""
+        for item in self._queue:
+            if item.name:
+                text = "".join(item.parts).encode("utf-8", "backslashreplace")
+                write_all(2 if item.name == "stderr" else 1, text)
 
     # --- the flusher: a bare thread that lives only while something waits -------------------
 
@@ -267,6 +300,12 @@ class Inbox:
         self._chunks: list[bytes] = []
         self._messages: deque[Message] = deque()
 
+    def connect(self, sock: socket.socket) -> None:
+        """Read the messages of a session's next owner."""
+        self._sock = sock
+        self._chunks.clear()
+        self._messages.clear()
+
     def get(self, msg_type: str | None = None) -> Message | None:
         """Wait for a message (of a type; others stay); None when the owner has closed."""
         while True:
@@ -276,6 +315,15 @@ class Inbox:
                     return message
             if not self._fill(0):
                 return None
+
+    def pending(self) -> bool:
+        """Tell whether anything has come that was not taken. A signal handler may ask."""
+        if self._messages or any(self._chunks):
+            return True
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def forget(self, msg_type: str) -> None:
         """Throw away what is there of a type: a late answer to an interrupted question."""

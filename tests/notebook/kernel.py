@@ -96,6 +96,14 @@ class Kernel:
         """Do what the ■ button does."""
         os.kill(self.pid, signal.SIGINT)
 
+    def restart(self) -> None:
+        """Do what "Restart kernel" does, and load the magics again."""
+        self.manager.restart_kernel(now=True)
+        self.client.wait_for_ready(timeout=TIMEOUT_S)
+        self.pid = int(self.manager.provisioner.pid)  # type: ignore[union-attr]
+        loaded = self.run("%load_ext nscontainer")
+        assert loaded.ok, loaded.reply
+
     def complete(self, code: str) -> list[str]:
         """Press Tab at the end of the code."""
         reply = self.client.complete(code, len(code), reply=True, timeout=TIMEOUT_S)

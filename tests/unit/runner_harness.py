@@ -74,6 +74,11 @@ class Cell:
         body = json.dumps({"msg_type": msg_type, "content": content}).encode()
         self.sock.sendall(len(body).to_bytes(4, "big") + body)
 
+    def execute(self, code: str, **request: Any) -> None:
+        """Send the runner a cell."""
+        content = {"code": code, "filename": "Cell In[3]", "line_offset": 0, "colors": False}
+        self.send("execute_request", **{**content, **request})
+
     def signal(self, number: int = signal.SIGINT) -> None:
         """Send the runner's process a signal."""
         os.kill(self.pid, number)
@@ -161,6 +166,13 @@ def end_all() -> None:
 
 def start(code: str, mode: str = "zygote", *, unshare: bool = False, **request: Any) -> Cell:
     """Start a runner and send it a cell; with ``unshare``, as pid 1 of a PID namespace."""
+    cell = launch(mode, unshare=unshare)
+    cell.execute(code, **request)
+    return cell
+
+
+def launch(mode: str = "zygote", *, unshare: bool = False) -> Cell:
+    """Start a runner; it waits for what comes over its socket."""
     ours, theirs = socket.socketpair()
     fd = theirs.fileno()
     env = {k: v for k, v in os.environ.items() if k not in ("MPLBACKEND", "COLUMNS")}
@@ -186,8 +198,6 @@ def start(code: str, mode: str = "zygote", *, unshare: bool = False, **request: 
         pid = int(process.stdout.readline())
     cell = Cell(process, ours, pid)
     _started.append(cell)
-    content = {"code": code, "filename": "Cell In[3]", "line_offset": 0, "colors": False}
-    cell.send("execute_request", **{**content, **request})
     return cell
 
 

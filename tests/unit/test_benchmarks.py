@@ -28,6 +28,16 @@ def test_a_round_that_was_slow_for_all_stays_together() -> None:
     assert (ratio.low, ratio.value, ratio.high) == (3.0, 3.0, 3.0)
 
 
+def test_a_median_of_differences_and_its_interval() -> None:
+    """Round by round: what slows both alike is not in it, and one wild round doesn't move it."""
+    peer = [10.0, 40.0, 10.0, 30.0, 20.0, 10.0, 10.0]
+    ours = [value + 3 for value in peer]
+    ours[2] = 500.0
+    found = stats.median_difference(ours, peer)
+    assert (found.low, found.value) == (3.0, 3.0)
+    assert found.high >= 3.0
+
+
 def test_contenders_take_turns() -> None:
     """Each is measured once a round, in changing order; rounds of the warm-up don't count."""
     order: list[str] = []

@@ -41,7 +41,7 @@ def test_a_line_becomes_build_options_and_our_own():
 
 
 @pytest.mark.parametrize(
-    "line", ["--cpuu 1", "-o", "-o for", "-o a.b", "word", "--cpu '1", "--uts sideways", "-Z"]
+    "line", ["--cpuu 1", "-o", "-o for", "-o a.b", "two words", "--cpu '1", "--uts sideways", "-Z"]
 )
 def test_a_bad_line_is_a_spec_error_of_one_line(line: str):
     """Whatever is wrong, it is one line that says what."""

@@ -1,0 +1,221 @@
+"""A session as the one process holds it that runs cells in it just now."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from nscontainer.engine import pump, wire
+from nscontainer.engine.making import rebuild_error
+from nscontainer.errors import EngineError, StateError
+from nscontainer.schema import ROW_BYTES, ROW_FIELDS
+
+_MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
+
+_CELLS_OWN: Final = (
+    "start_mode", "released_unix", "wall_ns", "baseline", "final", "steal_ns", "missed_samples",
+    "limits_asked", "limit_changes",
+)  # fmt: skip
+"""What of a cell's record holds where its container has ended with it; how, the container's says."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnd:
+    """How a cell in a session ended: an exit record of its own, its samples, and the session's state."""
+
+    record: dict[str, Any]
+    samples: bytes
+    over: bool
+    """Whether the session has ended with it."""
+
+
+class Attached:
+    """The ends of a session, lent by its monitor for as long as the connection to it is open.
+
+    Parameters
+    ----------
+    name
+        What to call it in errors.
+    sock
+        A connection to its monitor.
+    interrupted
+        Called with 1 and 2 at the first and second SIGINT while a cell runs.
+
+    Raises
+    ------
+    StateError
+        Somebody else is attached, or it is ending.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, interrupted: Callable[[int], None]) -> None:
+        self.name = name
+        self._interrupted = interrupted
+        self._running = threading.Lock()
+        self.tty: int | None = None
+        self.control = wire.Inbox(sock)
+        fds: list[int] = []
+        self._finalizer = weakref.finalize(self, _let_go, self.control, fds)
+        try:
+            fds += self._ask("attach")[1]
+        except BaseException:
+            self.close()
+            raise
+        self.channel: socket.socket | None = socket.socket(fileno=fds.pop(0))
+        self.stdout: int | None
+        self.stderr: int | None
+        self.stdout, self.stderr, self._samples_fd = fds
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _let_go, self.control, fds, self.channel)
+        self._frames = pump.Frames()
+
+    @property
+    def open(self) -> bool:
+        """Whether the session is still ours."""
+        return self._finalizer.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is ours, and nothing has come that tells of its end."""
+        return self.open and not select.select([self.control.sock], (), (), 0)[0]
+
+    def close(self) -> None:
+        """Leave the session to others; a cell that runs goes on."""
+        self._finalizer()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send the runner a message."""
+        assert self.channel is not None
+        pump.send_frame(self.channel, message)
+
+    def run(self, request: dict[str, Any], sinks: pump.Sinks) -> CellEnd:
+        """Run one cell; whatever breaks this off lets go of the session.
+
+        Parameters
+        ----------
+        request
+            The content of the ``execute_request``.
+
+        Raises
+        ------
+        StateError
+            It is paused, busy with a cell whose owner went away, or has ended.
+        """
+        if not self._running.acquire(blocking=False):
+            message = f"session {self.name!r} runs another cell of this process"
+            raise StateError(message, hint="wait until that has ended")
+        try:
+            with pump.interrupts() as caught:
+                self._ask("cell_begin")
+                try:
+                    times, end = self._relay(request, sinks, caught)
+                except BaseException:  # a sink's own, perhaps
+                    self.close()
+                    raise
+        finally:
+            self._running.release()
+        end.record["interrupted"] = min(times + caught.late, 2)
+        return end
+
+    def _relay(
+        self, request: dict[str, Any], sinks: pump.Sinks, caught: pump.Interrupts
+    ) -> tuple[int, CellEnd]:
+        reply: dict[str, Any] = {}
+
+        def take(message: dict[str, Any]) -> None:
+            if message.get("msg_type") == "execute_reply":
+                reply.update(message["content"])
+            elif sinks.message is not None:
+                sinks.message(message)
+
+        relay = pump.Relay(self, replace(sinks, message=take))
+        relay.frames = self._frames
+        self.send({"msg_type": "execute_request", "content": request})
+        times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
+        self._drain(relay)
+        return times, self._ended(relay, reply)
+
+    def _ended(self, relay: pump.Relay, reply: dict[str, Any]) -> CellEnd:
+        """Take the cell's record from the monitor, and how it ended from the runner."""
+        if relay.record is None:
+            told, _ = self._ask("cell_end")
+            record = told["record"] | {"exit_code": _exit_code(reply)}
+        elif relay.cell is not None:
+            told = relay.cell
+            record = relay.record | {name: told["record"][name] for name in _CELLS_OWN}
+        else:
+            message = f"session {self.name!r} ended before the cell began"
+            raise EngineError(message)
+        first, end = told["rows"]
+        samples = _rows(self._samples_fd, first, end, told["offset_ns"])
+        if relay.record is not None:
+            self.close()
+        return CellEnd(record, samples, over=relay.record is not None)
+
+    def _drain(self, relay: pump.Relay) -> None:
+        """Take what the pipes hold at the cell's end; what comes later is the log's."""
+        if relay.record is not None:
+            return
+        pipes = [fd for fd in (self.stdout, self.stderr) if fd in relay.open]
+        for _ in range(_MOST_READS):
+            ready = select.select(pipes, (), (), 0)[0]
+            if not ready:
+                return
+            for fd in ready:
+                relay.serve(fd)
+            pipes = [fd for fd in pipes if fd in relay.open]
+
+    def _ask(self, op: str) -> tuple[wire.Message, list[int]]:
+        """Ask the monitor; an event of the container's end may come instead of the answer."""
+        received = None
+        try:
+            wire.send(self.control.sock, {"op": op, "seq": 1})
+            received = self.control.get()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        if received is None or received[0].get("event") == "exit":
+            self.close()
+            raise ended(self.name)
+        if received[0].get("event") == "failed":
+            raise rebuild_error(received[0])
+        return received
+
+
+def ended(name: str, how: str | None = None) -> StateError:
+    """Make the error for a session that isn't there any more."""
+    message = f"session {name!r} has ended" + (f": {how}" if how else "")
+    return StateError(message, hint=f"%container create {name} makes another")
+
+
+def _let_go(control: wire.Inbox, fds: list[int], channel: socket.socket | None = None) -> None:
+    control.close()
+    if channel is not None:
+        channel.close()
+    for fd in fds:
+        os.close(fd)
+
+
+def _done(relay: pump.Relay, reply: dict[str, Any]) -> bool:
+    """Tell whether a cell has ended: by its reply, or with the whole container."""
+    if relay.record is not None:
+        return not relay.open
+    return bool(reply) and not reply.get("ended")
+
+
+def _exit_code(reply: dict[str, Any]) -> int:
+    code = reply.get("exit_code")
+    return code & 0xFF if isinstance(code, int) and not isinstance(code, bool) else 1
+
+
+def _rows(fd: int, first: int, end: int, offset_ns: int) -> bytes:
+    """Read sample rows, their time counted from the cell's beginning."""
+    rows = array.array("q", os.pread(fd, (end - first) * ROW_BYTES, first * ROW_BYTES))
+    for at in range(0, len(rows), ROW_FIELDS):
+        rows[at] -= offset_ns
+    return rows.tobytes()

@@ -1,0 +1,277 @@
+"""Sessions: cell after cell in one interpreter in one container, each with a result of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from nscontainer import api, spec
+from nscontainer.errors import NotFoundError, NsContainerError, StateError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from nscontainer.engine.attached import Attached
+    from nscontainer.engine.container import Container
+    from nscontainer.measure.result import RunResult
+
+_END_S: Final = 10.0
+
+_known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+"""This process's sessions, by the container's id."""
+_ends: dict[str, str] = {}
+"""How this process's sessions of these names ended, for whoever asks for one of them afterwards."""
+
+
+class Session:
+    """A live interpreter in a container. Made by :meth:`create`, found by :meth:`find`.
+
+    Variables, files and processes last from cell to cell. As a context manager it ends with its block,
+    but for a detached one, which is left to others.
+
+    Attributes
+    ----------
+    container
+        The :class:`~nscontainer.Container`: ``stats()`` has the totals of all cells so far,
+        ``update()``, ``exec()``, ``pause()`` … work as of any container.
+
+    Examples
+    --------
+    >>> with nscontainer.session(cpu="20%") as lab:  # doctest: +SKIP
+    ...     lab.run_cell("x = sum(range(10**6))")
+    ...     r = lab.run_cell("print(x)")
+    """
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._attached: Attached | None = None
+        self.over: str | None = None
+        """How it ended, where a cell ended it."""
+        _known[container.id] = self
+
+    def __repr__(self) -> str:
+        return f"<Session {self.name}: {self.container.status}>"
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.container.name
+
+    # --- making and finding ------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, name: str | None = None, *, detach: bool = False, **options: Any) -> Self:
+        """Make a session.
+
+        Parameters
+        ----------
+        name
+            To find it by; its container's id where none is given.
+        detach
+            Let it outlive this process; :meth:`find` gives it to another. What it leaves is kept until
+            it is removed.
+        options
+            As :func:`nscontainer.spec.build` takes them. The working directory is this process's own
+            where none is given, ``sys.path`` as well.
+
+        Raises
+        ------
+        SpecError, HostError, SetupError, StateError
+            A value can't be used; this host can't; the name is taken. Nothing is left.
+        """
+        container_type = api.engine()
+        what = spec.build(None, session=True, **api.as_here(options))
+        with api.explained():
+            container = container_type.create(
+                what, name=name, detach=detach, remove=not detach, start=True
+            )
+        made = cls(container)
+        made.attach()
+        _ends.pop(made.name, None)
+        return made
+
+    @classmethod
+    def find(cls, name: str) -> Session:
+        """Give a session by name or id: this process's own, or one that lives.
+
+        Raises
+        ------
+        NotFoundError, StateError
+            There is none; it has ended; it is a container of another kind.
+        """
+        from nscontainer.engine.attached import ended
+
+        at_hand = _at_hand(name)
+        if at_hand is not None:
+            return at_hand
+        try:
+            container = api.engine().get(name)
+        except NotFoundError:
+            _note_ends()
+            if name in _ends:
+                raise ended(name, _ends[name]) from None
+            message = f"no session {name!r}"
+            raise NotFoundError(message, hint=f"%container create {name} makes one") from None
+        if not container.spec.session:
+            message = f"container {name!r} is no session"
+            raise StateError(message, hint="%container create NAME makes one")
+        if container.status == "exited":
+            how = f"{name} is kept until it is removed"
+            raise ended(name, _ends.get(name)) if name in _ends else _kept(name, how)
+        known = _known.get(container.id)
+        if known is None:
+            return cls(container)
+        known.container.name = container.name  # it may have been renamed
+        return known
+
+    # --- using ---------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Take hold of it: until this is closed, or this process ends, no other can run cells in it.
+
+        Raises
+        ------
+        StateError
+            Another process has it.
+        """
+        if self.over is not None:
+            from nscontainer.engine.attached import ended
+
+            raise ended(self.name, self.over)
+        if self._attached is None or not self._attached.open:
+            self._attached = self.container.attach()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send the cell that runs a message: an ``input_reply``."""
+        if self._attached is not None and self._attached.open:
+            self._attached.send(dict(message))
+
+    def run_cell(
+        self,
+        code: str,
+        *,
+        filename: str | None = None,
+        line_offset: int = 0,
+        on_message: Callable[[api.Message], None] | None = None,
+        on_stdout: api.Sink | None = None,
+        on_stderr: api.Sink | None = None,
+        on_tick: Callable[[Container], None] | None = None,
+        check: bool = False,
+        on_interrupt: Literal["raise", "return"] = "raise",
+        colors: bool = False,
+        width: int = 80,
+    ) -> RunResult:
+        """Run a cell in it; parameters as :func:`nscontainer.run_cell` has them.
+
+        Returns
+        -------
+        RunResult
+            What this cell used, from its beginning to its end, and what it said. Where the
+            container ended with it, ``describe_exit()`` says why.
+
+        Raises
+        ------
+        StateError
+            The session has ended, is paused, or another process has it.
+        """
+        from nscontainer.engine.pump import Sinks
+        from nscontainer.measure.result import RunResult
+
+        self.attach()
+        assert self._attached is not None
+        said: list[api.Message] = []
+        out: list[bytes] = []
+        err: list[bytes] = []
+
+        def take(message: api.Message) -> None:
+            said.append(message)
+            if on_message is not None:
+                on_message(message)
+
+        tick = None if on_tick is None else (lambda: on_tick(self.container))
+        request = {
+            "code": code,
+            "filename": filename,
+            "line_offset": line_offset,
+            "sys_path": list(self.container.spec.python_path),
+            "colors": colors,
+            "width": width,
+        }
+        sinks = Sinks(on_stdout or out.append, on_stderr or err.append, take, tick)
+        end = self._attached.run(request, sinks)
+        result = RunResult.from_record(
+            end.record,
+            end.samples,
+            stdout=b"".join(out),
+            stderr=b"".join(err),
+            outputs=said,
+            code=code,
+        )
+        if end.over:
+            self._note_end(result.describe_exit())
+        return api.judged(result, check=check, on_interrupt=on_interrupt)
+
+    def _note_end(self, how: str) -> None:
+        self.over = _ends[self.name] = how
+        with contextlib.suppress(NsContainerError, TimeoutError):
+            self.container.wait(_END_S)
+
+    # --- letting go ----------------------------------------------------------------------------
+
+    def detach(self) -> None:
+        """Let go of it, so that another process can attach; a foreground one still ends with ours."""
+        if self._attached is not None:
+            self._attached.close()
+
+    def close(self) -> None:
+        """End it and remove it; a detached one lives on and is let go."""
+        self.detach()
+        if self.container.detached:
+            return
+        with contextlib.suppress(NsContainerError):
+            self.container.kill()
+        with contextlib.suppress(NsContainerError, TimeoutError):
+            self.container.wait(_END_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _at_hand(name: str) -> Session | None:
+    """Give a session that is attached here and still has the name, at the cost of one readlink(2)."""
+    for one in list(_known.values()):
+        if one.name == name and one._attached is not None and one._attached.alive:  # noqa: SLF001
+            return one if one.container.has_name(name) else None
+    return None
+
+
+def _note_ends() -> None:
+    """Find out of this process's sessions that have ended between cells, how."""
+    from nscontainer.measure.result import RunResult
+
+    for one in list(_known.values()):
+        container = one.container
+        if one.over is None and not container.detached and container.status == "removed":
+            with contextlib.suppress(NsContainerError, TimeoutError, ValueError):
+                record = container.wait(1.0)
+                one._note_end(RunResult.from_record(record, container.samples()).describe_exit())  # noqa: SLF001
+
+
+def _kept(name: str, how: str) -> StateError:
+    message = f"session {name!r} has ended; {how}"
+    return StateError(message, hint=f"%container rm {name}, then create it again")
+
+
+def session(name: str | None = None, *, detach: bool = False, **options: Any) -> Session:
+    """Make a session: :meth:`Session.create` under a name that reads well after ``with``."""
+    return Session.create(name, detach=detach, **options)
