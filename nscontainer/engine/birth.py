@@ -368,6 +368,7 @@ class Birth:
             else {CGROUP2: next(iter(self.cgroup.paths.values()))},
             stdio=request.stdio,
             sync=sync,
+            monitor_fds=(self._lock_fd, self.request.control.fileno()),
             channel=request.channel,
             views=tuple(lower.view.path for lower in request.lowers),
             volumes=volumes,

@@ -73,6 +73,8 @@ class InitPlan:
     """The container's cgroups to be seen inside, by the name of their hierarchy."""
     stdio: tuple[int, int, int]
     sync: socket.socket
+    monitor_fds: tuple[int, ...]
+    """The monitor's alone, to be closed: by those it is known to have ended."""
     channel: int | None = None
     views: tuple[str, ...] = ("/",)
     """Where the image's own mounts are."""
@@ -131,6 +133,8 @@ def _send(sync: socket.socket, message: dict[str, Any]) -> None:
 def set_up(plan: InitPlan) -> list[tuple[str, int]]:
     """Build the container around this process, step by step; give each step's time in ns."""
     stage = Stages(plan.halt)
+    for fd in plan.monitor_fds:
+        os.close(fd)
     with stage("join"):
         for fd in plan.entry_fds:
             os.write(fd, b"0")

@@ -148,7 +148,7 @@ class Spawner:
             try:
                 wire.send(self._ready_spare(), message, fds)
             except OSError:  # it has been killed
-                self._drop_spare()
+                self._replace_spare()
                 wire.send(self._ready_spare(), message, fds)
             assert self.spare is not None
             self.busy.add(self.spare)

@@ -191,7 +191,8 @@ print(api.run(["echo", "second"]).stdout, end="", flush=True)
     owner.say("go")
     code, out, err = owner.wait()
     assert (code, out) == (0, "second\n"), err
-    assert eventually(lambda: holdings(top) == [])
+    eventually(lambda: holdings(top) == [])
+    assert holdings(top) == []
     assert eventually(lambda: not [path for path in leaks.cgroups() if one in path])
 
 
@@ -221,7 +222,8 @@ def test_owner_or_spawner_is_killed_while_it_is_made(
     ids = os.listdir(top / "standby")
     os.kill(owner.process.pid if victim == "owner" else named(owner, "nsc-spawner"), signal.SIGKILL)
     ids += [one for one in os.listdir(top / "standby") if one not in ids]
-    assert eventually(lambda: holdings(top) == [])
+    eventually(lambda: holdings(top) == [])
+    assert holdings(top) == []
     assert eventually(lambda: not [p for p in leaks.cgroups() if any(one in p for one in ids)])
     owner.kill()
     assert eventually(lambda: not owner.offspring())
