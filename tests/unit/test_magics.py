@@ -67,7 +67,7 @@ def test_a_line_may_name_a_session():
         ("lab --timeout 9", "--timeout is the", "%container create lab --timeout TIME"),
         ("lab -e A=1", "--env is the", "%container create lab --env NAME[=VALUE]"),
         ("lab --read-only", "--read-only is the", "%container create lab --read-only"),
-        ("lab --name x", "--name is the", "%container create lab --name NAME"),
+        ("lab --name x", "--name is the", "%container rename lab NEW"),
         ("lab --sh", "--sh is for a container of its own", "%container exec lab -- COMMAND"),
     ],
 )
