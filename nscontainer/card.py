@@ -243,9 +243,10 @@ def _warnings(run: RunResult) -> str:
 
 
 def _details(run: RunResult) -> str:
+    pooled = ", pooled" if run.record["pooled"] else ""
     figures = [
         ("container", f"{run.name or '-'} ({run.id})"),
-        ("started", f"{run.start_mode or 'unknown'}, {_setup(run)}"),
+        ("started", f"{run.start_mode or 'unknown'}{pooled}, {_setup(run)}"),
         ("samples", f"{run.sample_count}, every {units.format_seconds(run.record['sample_s'])}"),
     ]
     tables = "".join(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nscontainer.engine import spawner_client
 from tests import host, leaks
 
 REQUIRED = os.environ.get("NSCONTAINER_REQUIRE", "").split()
@@ -53,5 +54,6 @@ def nothing_left_behind() -> Iterator[None]:
     """No cgroup, mount, file or interface has come and stayed when all tests are through."""
     before = leaks.look()
     yield
+    spawner_client.shutdown()  # with it goes what stands by for a next container
     if left := leaks.since(before):
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)

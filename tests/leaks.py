@@ -64,7 +64,8 @@ def files() -> Iterator[str]:
     state = "/var/lib" if uid == 0 else os.path.expanduser("~/.local/share")
     state = os.environ.get("NSCONTAINER_STATE_DIR", f"{state}/nscontainer")
     runtime = "/run/nscontainer" if uid == 0 else f"/run/user/{uid}/nscontainer"
-    for top in (f"{state}/containers", f"{state}/names", f"{state}/mnt", runtime):
+    folders_of_ours = [f"{state}/{name}" for name in ("containers", "standby", "names", "mnt")]
+    for top in (*folders_of_ours, runtime):
         for directory, folders, names in os.walk(top):
             # A container's directory is named, not all that is in it.
             if top != runtime:

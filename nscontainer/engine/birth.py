@@ -31,6 +31,10 @@ from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
 PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
 
 
+class InitDiedError(EngineError):
+    """The first process was killed before it came to the gate."""
+
+
 @dataclass(slots=True)
 class Request:
     """What the owner asked of the spawner, and what the spawner adds."""
@@ -67,6 +71,10 @@ class Birth:
     cleanup: contextlib.ExitStack
     stage: Stages = field(init=False)
     spec: ContainerSpec = field(init=False)
+    standby: bool = False
+    """Stop before what only a request says, and wait for it: :meth:`adopt`."""
+    pooled: bool = field(init=False, default=False)
+    """It stood by before it was asked for."""
     directory: str = field(init=False)
     state: dict[str, Any] = field(init=False)
     cgroup: cgroup.Cgroup = field(init=False)
@@ -86,7 +94,8 @@ class Birth:
 
     def __post_init__(self) -> None:
         self.spec = self.request.spec
-        self.directory = f"{self.request.top}/containers/{self.request.id}"
+        where = state.STANDBY if self.standby else state.CONTAINERS
+        self.directory = f"{self.request.top}/{where}/{self.request.id}"
         self.stage = Stages(self._halt if self.request.halt_at else None)
         if self.request.halt_at:  # by fd: the first process will be somebody else, somewhere else
             halted = f"{self.request.top}/halted"
@@ -137,21 +146,64 @@ class Birth:
             self.sync.send(b"M")
         with self.stage("monitor"):  # while the first process sets itself up
             self._make_monitor_ends()
+        if self.standby:
+            self._await("standby")
+        else:
+            with self.stage("gate"):
+                self._await("ready")
+
+    def adopt(self, request: Request) -> None:
+        """Give a container that stands by to a request of its kind; it waits at the gate then.
+
+        Its id stays its own. What the first process gets comes in a memfd: arguments and environment
+        may be larger than a message.
+        """
+        if request.name == request.id:
+            request.name = self.request.id
+        request.id = self.request.id
+        self.request, self.spec, self.pooled = request, request.spec, True
+        self.standby = False
+        self.stage.times.clear()
+        with self.stage("adopt"):
+            if request.name != request.id:
+                state.claim_name(request.top, request.name, request.id)
+            self.directory = state.take_up(request.top, request.id)
+            self.state |= self._facts()
+            self._limit_cgroup()
+            self.environment = self._environment()
+            self._hand_over()
+            self.save("running" if request.start else "created")
         with self.stage("gate"):
-            self._await_gate()
+            self._await("ready")
+
+    def _hand_over(self) -> None:
+        """Send the first process what it has been waiting for, and let go of our copies."""
+        assert self.sync is not None
+        body = {"spec": self.spec.to_dict(), "environment": self.environment}
+        payload = os.memfd_create("request", os.MFD_CLOEXEC)
+        os.write(payload, json.dumps(body).encode())
+        channel = self.request.channel
+        fds = [payload, *self.request.stdio, *(() if channel is None else (channel,))]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # found at the gate
+            socket.send_fds(self.sync, [b"A"], fds)
+        for fd in {*fds} - {0, 1, 2}:
+            os.close(fd)
 
     def _make_state(self) -> None:
         top = self.request.top
         with state.birth(top):
             os.mkdir(self.directory, 0o700)
-            self.cleanup.callback(state.remove, self.directory)
+            self.cleanup.callback(lambda: state.remove(self.directory))
             self._lock_fd = state.own(self.directory)
         if self.request.name != self.request.id:
             state.claim_name(top, self.request.name, self.request.id)
         self.cleanup.callback(lambda: state.release_name(top, self.request.name, self.request.id))
         if self.request.detach and not self.spec.session:
             self._log_to_file()
-        self.state = {
+        self.state = self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
             "id": self.request.id,
             "name": self.request.name,
             "spec": self.spec.to_dict(),
@@ -161,6 +213,7 @@ class Birth:
             "created_unix": time.time(),
             "monitor_pid": os.getpid(),
             "start_mode": self.request.start_mode,
+            "pooled": self.pooled,
         }
 
     def _make_monitor_ends(self) -> None:
@@ -175,7 +228,17 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
+        if not self.standby:
+            self.save("running" if self.request.start else "created")
         self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.spec.sample_s)
+
+    def save(self, status: str) -> None:
+        """Write the state file: who else looks for the container finds it by that."""
+        self.state |= {"status": status, "name": self.request.name}
+        if status == "running":
+            self.state.setdefault("released_unix", time.time())
+        with contextlib.suppress(OSError):
+            state.write(self.directory, self.state)
 
     def _log_to_file(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -190,10 +253,13 @@ class Birth:
         )
         self.cleanup.callback(self.cgroup.close)
         self.cleanup.callback(self._remove_cgroup)
+        self._limit_cgroup()
+        self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def _limit_cgroup(self) -> None:
         self.cgroup.place(self.spec.limits)
         if self.spec.limits.cpus is not None:
             self._prime_quota()
-        self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
 
     def _prime_quota(self) -> None:
         """Have the quota's period begin when the code is let go, and not anywhere.
@@ -210,8 +276,14 @@ class Birth:
                 self.cgroup.disarm_cpu()
 
     def _remove_cgroup(self) -> None:
-        # The spawner removes the parents when it ends; without one, the last container does.
-        self.cgroup.remove(parents=os.getppid() != self.request.spawner_pid)
+        # The spawner removes the parents when it ends; without one, or about to be, the last
+        # container does.
+        alone = os.getppid() != self.request.spawner_pid or self._owner_has_ended()
+        self.cgroup.remove(parents=alone)
+
+    def _owner_has_ended(self) -> bool:
+        pidfd = self.request.owner_pidfd
+        return pidfd is not None and bool(select.select([pidfd], [], [], 0)[0])
 
     def _volumes(self) -> list[tuple[int, str]]:
         """Clone the mounts behind ``--volume`` paths, ids mapped as the image's are."""
@@ -269,11 +341,8 @@ class Birth:
     ) -> InitPlan:
         spec, request = self.spec, self.request
         capabilities = caps.numbers(caps.parse_caps(spec.cap_add, spec.cap_drop))
-        hostname = spec.hostname or (request.id if "uts" in new else os.uname().nodename)
-        self.environment = {**request.environment, "HOSTNAME": hostname}
-        if spec.tty:
-            self.environment["TERM"] = "xterm"
-        self.environment.update(spec.env)
+        hostname = self._hostname()
+        self.environment = self._environment()
         runner_tree = None
         if spec.command is None and request.run_cell is None:
             runner = os.path.join(os.path.dirname(os.path.dirname(__file__)), "runner")
@@ -305,12 +374,22 @@ class Birth:
             runner_tree=runner_tree,
             run_cell=request.run_cell,
             halt=self._halt if request.halt_at else None,
-            init=spec.init,
+            standby=self.standby,
             entry_fds=self.cgroup.entry_fds(),
         )
 
-    def _await_gate(self) -> None:
-        """Wait until the first process is set up, or says what went wrong, or the owner is gone."""
+    def _hostname(self) -> str:
+        own = self.namespaces["uts"] == "private"
+        return self.spec.hostname or (self.request.id if own else os.uname().nodename)
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**self.request.environment, "HOSTNAME": self._hostname()}
+        if self.spec.tty:
+            environment["TERM"] = "xterm"
+        return {**environment, **dict(self.spec.env)}
+
+    def _await(self, point: str) -> None:
+        """Wait until the first process is there, or says what went wrong, or the owner is gone."""
         assert self.sync is not None
         watched: list[Any] = [self.sync]
         if self.request.owner_pidfd is not None and not self.request.detach:
@@ -324,8 +403,8 @@ class Birth:
         if answer is None:
             self.reap(wait=True)
             message = f"the first process died during the set-up (status {self.wait_status})"
-            raise EngineError(message)
-        if not answer.get("ready"):
+            raise InitDiedError(message)
+        if not answer.get(point):
             raise _setup_error(answer)
         self.stage.times += [(str(name), int(ns)) for name, ns in answer["stages"]]
 
@@ -378,6 +457,7 @@ class Birth:
             "image": self.spec.image,
             "spec": self.state["spec"],
             "start_mode": self.request.start_mode,
+            "pooled": self.pooled,
             "cgroup": self.state["cgroup"],
             "isolation": {
                 "namespaces": dict(self.namespaces),

@@ -32,12 +32,13 @@ def collect(top: str | None = None) -> list[str]:
     done: list[str] = []
     with state.collecting(top):
         live = set()
-        for container_id in state.ids(top):
-            directory = f"{top}/containers/{container_id}"
-            if state.is_owned(directory):
-                live.add(container_id)
-            else:
-                done += _bury(top, container_id, directory)
+        for where in (state.CONTAINERS, state.STANDBY):
+            for container_id in state.ids(top, where):
+                directory = f"{top}/{where}/{container_id}"
+                if state.is_owned(directory):
+                    live.add(container_id)
+                else:
+                    done += _bury(top, container_id, directory)
         done += _sweep_cgroups(live)
         done += _sweep_names(top)
     return done

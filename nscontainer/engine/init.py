@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 from nscontainer.engine import devices, users
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import CommandError, NsContainerError, SetupError
+from nscontainer.image.host import OWN
 from nscontainer.linux import caps, clone, mount, net, prctl, rlimits, seccomp
 from nscontainer.linux.syscalls import (
     RESOLVE_IN_ROOT,
@@ -50,8 +51,6 @@ CHANNEL_FD: Final = 3
 CGROUP2: Final = "unified"
 TIOCSPTLCK: Final = 0x40045431
 TIOCGPTPEER: Final = 0x5441
-OWN: Final = "/run/nscontainer"
-"""Where the container keeps what the engine put into it: name files, the runner."""
 RUNNER: Final = f"{OWN}/runner"
 
 
@@ -83,7 +82,8 @@ class InitPlan:
     run_cell: Callable[[socket.socket], int] | None = None
     """The zygote's cell runner; None where a program is executed."""
     halt: Callable[[str], None] | None = None
-    init: bool = False
+    standby: bool = False
+    """Wait for the request when all is made that doesn't depend on it."""
     entry_fds: list[int] = field(default_factory=list)
     """Files of the v1 cgroups that a thread writes 0 to, to move in."""
 
@@ -153,9 +153,32 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _mask()
     with stage("system"):
         _name_and_network(plan)
+    with stage("filter"):  # what is left to do is nothing that it forbids
+        prctl.set_no_new_privs()
+        if plan.seccomp_program is not None:
+            seccomp.install(plan.seccomp_program)
+    if plan.standby:
+        _stand_by(plan)
+        stage.times.clear()
     with stage("confine"):
         _confine(plan)
     return stage.times
+
+
+def _stand_by(plan: InitPlan) -> None:
+    """Wait until the container is asked for, and take what it is to run (birth.py, _hand_over)."""
+    _send(plan.sync, {"standby": True, "stages": []})
+    data, fds, _, _ = socket.recv_fds(plan.sync, 1, 5)
+    if data != b"A":
+        os._exit(125)
+    payload, stdin, stdout, stderr, *channel = fds
+    with open(payload, "rb") as file:
+        file.seek(0)
+        body = json.load(file)
+    plan.spec = ContainerSpec.from_dict(body["spec"])
+    plan.environment = body["environment"]
+    plan.stdio = stdin, stdout, stderr
+    plan.channel = channel[0] if channel else None
 
 
 def _expect(sync: socket.socket, wanted: bytes) -> None:
@@ -431,8 +454,6 @@ def _confine(plan: InitPlan) -> None:
     _enter(plan.spec.workdir or "/")
     _resource_limits(plan)  # after the set-up's own need of file descriptors
     become(account, plan.capabilities)
-    if plan.seccomp_program is not None:
-        seccomp.install(plan.seccomp_program)
 
 
 def _enter(workdir: str) -> None:
@@ -499,7 +520,7 @@ def _become_user_code(plan: InitPlan) -> int:
         os.environ.clear()
         os.environ.update(plan.environment)
         plan.sync.close()
-        if plan.init:
+        if plan.spec.init:
             _split_off_command(tty=plan.spec.tty)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in any Python
             signal.signal(number, signal.SIG_IGN)
@@ -511,7 +532,7 @@ def _become_user_code(plan: InitPlan) -> int:
     argv = list(plan.spec.command or ())
     if not argv:  # a cell's cold start: the runner, read-only in the container
         argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
-    if plan.init:
+    if plan.spec.init:
         _split_off_command(tty=plan.spec.tty)
     return execute(argv, plan.environment)
 

@@ -218,8 +218,8 @@ def _make(
         _hand_over(inbox, channel, held, got)
         channel = stdout = stderr = None
     return Made(
-        id=container_id,
-        name=name,
+        id=answer["id"],  # one that stood by has its own
+        name=answer["name"],
         top=spawner.top,
         detach=detach,
         control=inbox,

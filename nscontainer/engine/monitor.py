@@ -14,14 +14,13 @@ import select
 import signal
 import socket
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nscontainer.engine import rootfs, wire
-from nscontainer.engine.birth import Birth, Request
+from nscontainer.engine.birth import Birth, InitDiedError, Request
 from nscontainer.engine.joiner import Joiners
 from nscontainer.engine.sessionhost import SessionHost
-from nscontainer.engine.state import write as write_state
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import COLUMNS, INDEX, NA
@@ -47,17 +46,45 @@ def get_ready() -> None:
     rootfs.enter_private_namespace()
 
 
-def main(request: Request) -> None:
+@dataclass(slots=True)
+class StandBy:
+    """A container made ahead, but for what only a request can say: code, limits, user, output.
+
+    Its kernel objects are as fresh as any container's, and serve one request.
+    """
+
+    birth: Birth
+    cleanup: contextlib.ExitStack
+
+    @classmethod
+    def make(cls, request: Request) -> StandBy:
+        """Make one, or leave nothing behind."""
+        with contextlib.ExitStack() as stack:
+            birth = Birth(request, stack, standby=True)
+            birth.run()
+            return cls(birth, stack.pop_all())
+
+    def lasts_until(self, line: socket.socket) -> bool:
+        """Wait until there is something on a socket; False when the first process ends before."""
+        watched: list[Any] = [line, self.birth.pidfd]
+        return self.birth.pidfd not in select.select(watched, [], [])[0]
+
+
+def main(request: Request, standby: StandBy | None) -> None:
     """Be the monitor of one container, from request to removal."""
     inbox = wire.Inbox(request.control)
-    with contextlib.ExitStack() as cleanup:
-        birth = Birth(request, cleanup)
+    with contextlib.ExitStack() if standby is None else standby.cleanup as cleanup:
+        birth = Birth(request, cleanup) if standby is None else standby.birth
         try:
-            birth.run()
+            if standby is None:
+                birth.run()
+            else:
+                birth.adopt(request)
         except NsContainerError as error:
             cleanup.close()
-            _send(request.control, failure(error))
-            return
+            if standby is None or not isinstance(error, InitDiedError):
+                _send(request.control, failure(error))
+            return  # one that died while it stood by is no answer: the owner asks again
         Monitor(birth, inbox, cleanup).run()
 
 
@@ -129,14 +156,13 @@ class Monitor:
         fds = (self.birth.samples_fd, *((self.birth.tty,) if self.birth.tty is not None else ()))
         try:
             if self.request.start:
-                self._op_start({})
-            else:
-                self._save_state()
+                self._start()
         except NsContainerError as error:
             self._push(failure(error))
             self._kill(None)
         else:
-            self._push({"event": "created", "stages": self.birth.stage.times}, fds)
+            made = {"id": self.request.id, "name": self.request.name}
+            self._push({"event": "created", **made, "stages": self.birth.stage.times}, fds)
         while not self._ended():
             for source in self._next_events():
                 self._serve(source)
@@ -163,7 +189,7 @@ class Monitor:
         The way of every sample: what it costs, a CPU is without for as long as the container runs.
         """
         watched, log = self._watched(), self.log
-        while True:
+        while True:  # by select(2): it alone waits to the microsecond
             ready = select.select(watched, (), (), self._timeout_s())[0]
             if self.status == "running" and time.monotonic_ns() >= log.next_ns:
                 log.take()
@@ -289,10 +315,13 @@ class Monitor:
         if self.status != "created":
             message = f"the container is {self.status}: it can't be started"
             raise StateError(message, hint="a container starts once")
-        with self.birth.stage("release"):
-            self._release()
+        self._start()
         self._save_state()
         return {"event": "started"}
+
+    def _start(self) -> None:
+        with self.birth.stage("release"):
+            self._release()
 
     def _release(self) -> None:
         """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
@@ -495,10 +524,4 @@ class Monitor:
             _send(self.owner.sock, message, fds)
 
     def _save_state(self) -> None:
-        self.birth.state |= {
-            "status": self.status,
-            "name": self.request.name,
-            "released_unix": self.released_unix or None,
-        }
-        with contextlib.suppress(OSError):
-            write_state(self.birth.directory, self.birth.state)
+        self.birth.save(self.status)

@@ -92,7 +92,8 @@ class Images:
     scratch: str
     id_base: int
     notes: list[str] = field(default_factory=list)
-    _lowers: dict[tuple[object, ...], tuple[Lower, ...]] = field(default_factory=dict)
+    layers: list[tuple[Lower, ...]] = field(default_factory=list)
+    _numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     _id_map_fd: int | None = None
     generation: int = 0
     """How often something was mounted: a copy of the namespace from before lacks the newest."""
@@ -111,12 +112,13 @@ class Images:
             self._id_map_fd = make_id_map_namespace(self.id_base)
         return self._id_map_fd
 
-    def lowers(self, key: tuple[object, ...], plan: Plan, *, mapped: bool) -> tuple[Lower, ...]:
-        """Give the read-only layers of a plan, mounting them at the first call."""
-        key = (*key, mapped, *(identity(view.path) for view in plan.views))
-        if key not in self._lowers:
-            self._lowers[key] = tuple(self._lower(view, mapped=mapped) for view in plan.views)
-        return self._lowers[key]
+    def number(self, plan: Plan, *, mapped: bool) -> int:
+        """Give a plan's place in ``layers``, mounting its layers at the first call."""
+        key = (repr(plan), mapped, *(identity(view.path) for view in plan.views))
+        if key not in self._numbers:
+            self.layers.append(tuple(self._lower(view, mapped=mapped) for view in plan.views))
+            self._numbers[key] = len(self.layers) - 1
+        return self._numbers[key]
 
     def _lower(self, view: View, *, mapped: bool) -> Lower:
         self.generation += 1

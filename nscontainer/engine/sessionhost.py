@@ -251,7 +251,7 @@ class SessionHost:
                 message, hint=f"kill -s INT {name} interrupts it; logs {name} shows more"
             )
         self._drain()
-        monitor.log.look()
+        monitor.log.row_now()  # all of them, for the peaks
         self._raise_peaks(monitor.log.last)
         monitor.cgroup.reset_peak()
         steal, unix = procfs.steal_ns(), time.time()

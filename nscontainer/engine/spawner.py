@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -31,6 +32,8 @@ from nscontainer.spec import ContainerSpec
 
 PLAN_AGE_S: Final = 10.0
 """How long a plan of the host image stands before the host is looked at again."""
+REST_S: Final = 0.003
+"""How long nothing must have been asked or be running before a container is made to stand by."""
 _FIRST_BASE, _LAST_BASE = 0x6000_0000, 0x6FFF_0000
 """Ids for containers: within the range that systemd leaves to them (systemd.io/UIDS-GIDS)."""
 
@@ -47,11 +50,19 @@ class Spawner:
     images: rootfs.Images = field(init=False)
     layout: cgroup.Layout = field(init=False)
     trouble: NsContainerError | None = None
+    standby: bool = True
     spare: socket.socket | None = None
     spare_generation: int = 0
+    spare_kind: tuple[object, ...] | None = None
+    """What the container that stands by in the spare is good for; None where none does."""
+    busy: set[socket.socket] = field(default_factory=set)
+    """The lines to monitors whose containers live; one ends with its monitor."""
+    _latest: wire.Message | None = None
+    """The last request that a container can stand by for, without anything that is private."""
     pid: int = field(default_factory=os.getpid)
     _programs: dict[tuple[str, ...], bytes] = field(default_factory=dict)
-    _plans: dict[tuple[str, ...], tuple[float, host.Plan]] = field(default_factory=dict)
+    _plans: dict[tuple[object, ...], tuple[float, int]] = field(default_factory=dict)
+    """What asks for layers, when the host was looked at for it, and the layers' number."""
 
     def prepare(self) -> None:
         """Make ready what every container needs; trouble is told to whoever asks for one."""
@@ -76,7 +87,7 @@ class Spawner:
 
             runner.preload()
         else:
-            self.seccomp_program(ContainerSpec())
+            self.seccomp_program({"seccomp": "default", "cap_add": (), "cap_drop": ()})
         caps.last_cap()  # found once, here, for every container
 
     def serve(self) -> None:
@@ -89,30 +100,64 @@ class Spawner:
             while (received := self.inbox.pop()) is not None:
                 self._spawn(*received)
                 self._fork_spare()
-            ready = select.select(watched, [], [])[0]
+            idle = self._latest is not None and self.spare is not None and not self.busy
+            lines = [*self.busy, *([] if self.spare is None else [self.spare])]
+            ready = select.select([*watched, *lines], [], [], REST_S if idle else None)[0]
             if self.owner_pidfd in ready:
                 return
-            self.inbox.fill(wait=False)
+            if self.spare in ready:
+                self._replace_spare()
+            if not ready:
+                self._make_standby()
+            for line in self.busy.intersection(ready):
+                line.close()
+                self.busy.discard(line)
+            if self.inbox.sock in ready:
+                self.inbox.fill(wait=False)
+
+    def _make_standby(self) -> None:
+        """Have the spare make a container as the last was, while none of ours runs.
+
+        So that it takes no CPU from anything that is being measured.
+        """
+        assert self._latest is not None
+        if self.spare is not None and self.spare_generation == self.images.generation:
+            own = state.new_id()
+            with contextlib.suppress(OSError):  # it has been killed: serve() sees it
+                wire.send(self.spare, {**self._latest, "id": own, "name": own})
+                self.spare_kind = _kind(self._latest)
+        self._latest = None
+
+    def _replace_spare(self) -> None:
+        """Fork another after the spare was killed, and remove what stood by with it."""
+        self._drop_spare()
+        _sweep_in_background(self.top)
+        self._fork_spare()
 
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:
         """Hand a request to the spare monitor, after mounting what it will need."""
         try:
             if self.trouble is not None:
                 raise self.trouble
-            self._shared_parts(message)
+            self.seccomp_program(message["spec"])
+            message["layers"] = self._layers(message)
             if self.spare_generation != self.images.generation:
                 self._drop_spare()  # its mount namespace is from before the new mounts
+            if self.spare_kind not in (None, _kind(message)):
+                self._drop_spare()
             try:
                 wire.send(self._ready_spare(), message, fds)
             except OSError:  # it has been killed
                 self._drop_spare()
                 wire.send(self._ready_spare(), message, fds)
+            assert self.spare is not None
+            self.busy.add(self.spare)
+            self.spare = None
+            self._latest = _for_standby(message) if self.standby else None
         except (NsContainerError, OSError) as error:
             problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as control:
                 wire.send(control, monitor.failure(problem))
-        else:
-            self._drop_spare()
         for fd in fds:
             os.close(fd)
 
@@ -128,6 +173,7 @@ class Spawner:
         if self.spare is not None or self.trouble is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.spare_kind = None
         self.spare_generation = self.images.generation
         try:
             pid = os.fork()
@@ -148,15 +194,23 @@ class Spawner:
     def _be_monitor(self, line: socket.socket) -> None:
         code = 1
         control: socket.socket | None = None
+        standby: monitor.StandBy | None = None
         try:
             self.inbox.close()
+            for other in self.busy:
+                other.close()
             monitor.get_ready()
-            received = wire.Inbox(line).get()
-            line.close()
+            inbox = wire.Inbox(line)
+            received = inbox.get()
+            if received is not None and received[0]["op"] == "stand by":
+                standby = monitor.StandBy.make(self._standby_request(received[0], line))
+                received = inbox.get() if standby.lasts_until(line) else None
             if received is not None:
                 message, fds = received
                 control = socket.socket(fileno=fds[0])
-                monitor.main(self._request(message, fds, control))
+                monitor.main(self._request(message, fds, control), standby)
+            elif standby is not None:
+                standby.cleanup.close()
             code = 0
         except BaseException as error:  # noqa: BLE001 - a forked copy must not go on as spawner
             problem = EngineError(f"the monitor failed: {type(error).__name__}: {error}")
@@ -169,22 +223,40 @@ class Spawner:
                     wire.send(control, monitor.failure(problem))
         os._exit(code)
 
-    def _shared_parts(
-        self, message: wire.Message
-    ) -> tuple[ContainerSpec, bool, tuple[rootfs.Lower, ...], bytes | None]:
-        """Give the layers and the filter for a request; made at most once for each kind."""
-        spec = ContainerSpec.from_dict(message["spec"])
-        mapped = "user" not in spec.host_namespaces
-        key = tuple(str(path) for path in message["needed"])
-        plan = self._plan(key, str(message["home"]))
-        lowers = self.images.lowers((repr(plan),), plan, mapped=mapped)
-        return spec, mapped, lowers, self.seccomp_program(spec)
+    def _layers(self, message: wire.Message) -> int:
+        """Give the number of a request's layers; the host is looked at again after a while."""
+        mapped = _is_mapped(message["spec"])
+        needed, home = [str(path) for path in message["needed"]], str(message["home"])
+        # A directory removed and made anew under the same path is another one: look again.
+        key = (mapped, home, *needed, *map(rootfs.identity, needed))
+        now = time.monotonic()
+        made, number = self._plans.get(key, (0.0, -1))
+        if number < 0 or now - made > PLAN_AGE_S:
+            plan = host.plan(needed, home=home, hide=[self.top])
+            number = self.images.number(plan, mapped=mapped)
+            self._plans[key] = (now, number)
+        return number
 
     def _request(self, message: wire.Message, fds: list[int], control: socket.socket) -> Request:
         with open(fds[4], "rb") as private:
             private.seek(0)
             message["spec"]["env"] = json.loads(private.read())
-        spec, mapped, lowers, program = self._shared_parts(message)
+        stdio = (fds[1], fds[2], fds[3])
+        return self._built(message, control, stdio, fds[5] if len(fds) > 5 else None)
+
+    def _standby_request(self, message: wire.Message, line: socket.socket) -> Request:
+        """Build a request for nobody yet: its streams are the spawner's own, /dev/null."""
+        return self._built(message, line, (0, 1, 2), None)
+
+    def _built(
+        self,
+        message: wire.Message,
+        control: socket.socket,
+        stdio: tuple[int, int, int],
+        channel: int | None,
+    ) -> Request:
+        spec = ContainerSpec.from_dict(message["spec"])
+        mapped = _is_mapped(message["spec"])
         zygote = self.cells and spec.command is None and not spec.cold and mapped
         run_cell = None
         if zygote:
@@ -199,15 +271,15 @@ class Spawner:
             remove=message["remove"],
             environment=message["environment"],
             control=control,
-            stdio=(fds[1], fds[2], fds[3]),
-            channel=fds[5] if len(fds) > 5 else None,
+            stdio=stdio,
+            channel=channel,
             top=self.top,
             images=self.images,
-            lowers=lowers,
+            lowers=self.images.layers[message["layers"]],
             mapped=mapped,
             layout=self.layout,
             start_mode="zygote" if zygote else "exec" if spec.command is not None else "cold",
-            seccomp_program=program,
+            seccomp_program=self.seccomp_program(message["spec"]),
             owner_pidfd=self.owner_pidfd,
             run_cell=run_cell,
             halt_at=message.get("halt_at"),
@@ -222,24 +294,14 @@ class Spawner:
             with contextlib.suppress(OSError, NsContainerError):
                 cgroup.remove_parents(self.layout)
 
-    def _plan(self, needed: tuple[str, ...], home: str) -> host.Plan:
-        # A directory removed and made anew under the same path is another one: look again.
-        key = (home, *needed, *map(str, map(rootfs.identity, needed)))
-        now = time.monotonic()
-        made, plan = self._plans.get(key, (0.0, None))
-        if plan is None or now - made > PLAN_AGE_S:
-            plan = host.plan(needed, home=home, hide=[self.top])
-            self._plans[key] = (now, plan)
-        return plan
-
-    def seccomp_program(self, spec: ContainerSpec) -> bytes | None:
+    def seccomp_program(self, spec: wire.Message) -> bytes | None:
         """Compile the default filter for a spec's capabilities, once for each set of them."""
-        if spec.seccomp == "unconfined":
+        if spec["seccomp"] == "unconfined":
             return None
-        capabilities = caps.parse_caps(spec.cap_add, spec.cap_drop)
+        capabilities = caps.parse_caps(spec["cap_add"], spec["cap_drop"])
         key = tuple(sorted(capabilities))
         if key not in self._programs:
-            release = os.uname().release.split(".")
+            release = re.findall(r"\d+", os.uname().release)
             self._programs[key] = compile_cached(
                 seccomp_profile.DEFAULT,
                 caps=capabilities,
@@ -247,6 +309,38 @@ class Spawner:
                 directory=Path(self.top, "cache"),
             )
         return self._programs[key]
+
+
+def _is_mapped(spec: wire.Message) -> bool:
+    return "user" not in spec["host_namespaces"]
+
+
+_OF_A_KIND: Final = (
+    "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "cold",
+)  # fmt: skip
+"""What must be the same in a spec for one container to stand by for another."""
+
+
+def _kind(message: wire.Message) -> tuple[object, ...] | None:
+    """Say what a container standing by must have in common with the one asked for.
+
+    None where none can stand in: volumes are looked up when asked for, what is kept is synced to
+    the disk, and a test that halts at a stage wants to see every one.
+    """
+    spec = message["spec"]
+    if spec["mounts"] or message["detach"] or not message["remove"] or message["halt_at"]:
+        return None
+    return (message["layers"], spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
+
+
+def _for_standby(message: wire.Message) -> wire.Message | None:
+    """Make of a request what the next container may stand by for: nothing in it is private."""
+    if _kind(message) is None:
+        return None
+    spec = message["spec"]
+    plain = ContainerSpec(command=None if spec["command"] is None else ("true",)).to_dict()
+    plain |= {name: spec[name] for name in _OF_A_KIND}
+    return {**message, "op": "stand by", "spec": plain, "start": False}
 
 
 def _zygote_cell(run: Any) -> Any:
@@ -286,6 +380,7 @@ def main(fd: int) -> None:
     spawner = Spawner(
         inbox=inbox,
         cells=bool(config["cells"]),
+        standby=bool(config["standby"]),
         top=str(config["top"]),
         sys_path=list(config["sys_path"]),
         owner_pidfd=owner_pidfd,

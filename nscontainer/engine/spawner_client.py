@@ -59,6 +59,7 @@ class SpawnerClient:
             "top": self.top,
             "owner_pid": self.owner_pid,
             "sys_path": [p for p in sys.path if p],
+            "standby": os.environ.get("NSCONTAINER_STANDBY", "1") != "0",
         }
         wire.send(ours, config)
 

@@ -23,6 +23,7 @@ STAGES: Final = (
     "filesystems",
     "masks",
     "system",
+    "filter",
     "confine",
     "gate",
     "release",

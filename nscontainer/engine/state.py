@@ -20,7 +20,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from nscontainer.errors import HostError, NotFoundError, StateError
 
@@ -38,11 +38,16 @@ def state_dir() -> str:
     return os.path.join(data_home, "nscontainer")
 
 
+CONTAINERS: Final = "containers"
+STANDBY: Final = "standby"
+"""Where a container is until it is asked for: ``ps`` and the like never see it."""
+
+
 def prepare(top: str) -> None:
     """Make the engine's directories, and refuse ones that are somebody else's."""
     try:
         os.makedirs(top, mode=0o700, exist_ok=True)
-        for name in ("containers", "names", "mnt"):
+        for name in (CONTAINERS, STANDBY, "names", "mnt"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{top}/{name}", 0o700)
     except OSError as error:
@@ -64,6 +69,14 @@ def birth(top: str) -> Iterator[None]:
     """Hold gc off while a container's directory has no lock yet."""
     with _flock(f"{top}/lock", fcntl.LOCK_SH):
         yield
+
+
+def take_up(top: str, container_id: str) -> str:
+    """Move a container that stood by among those that are somebody's; give its directory."""
+    directory = f"{top}/{CONTAINERS}/{container_id}"
+    with birth(top):
+        os.rename(f"{top}/{STANDBY}/{container_id}", directory)
+    return directory
 
 
 @contextlib.contextmanager
@@ -203,6 +216,8 @@ def _remove_untouched(directory: str) -> bool:
             if name.startswith("upper"):
                 os.rmdir(f"{directory}/{name}")
             elif name.startswith("work"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/{name}/work/incompat/volatile/dirty")
                 for part in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.rmdir(f"{directory}/{name}{part}")
@@ -234,10 +249,10 @@ def _raise_directories(name: str, top: int, fresh: Iterator[str]) -> None:
     os.rmdir(name, dir_fd=top)
 
 
-def ids(top: str) -> list[str]:
+def ids(top: str, where: str = CONTAINERS) -> list[str]:
     """List the containers there are, oldest first."""
     try:
-        with os.scandir(f"{top}/containers") as entries:
+        with os.scandir(f"{top}/{where}") as entries:
             found = [(e.stat().st_ctime_ns, e.name) for e in entries if e.is_dir()]
     except FileNotFoundError:
         return []

@@ -29,6 +29,9 @@ HIDDEN: Final = (  # names in a container: no temporary file is made of them
 )  # fmt: skip
 """Directories that a container sees empty: other people's, other services', and its own to have."""
 
+OWN: Final = "/run/nscontainer"
+"""Where a container has what the engine puts into it: name files, the runner. A mount point of the init
+layer, or it would be one of the read-write layer, and be committed."""
 SECRETS: Final = (
     "/etc/NetworkManager/system-connections", "/etc/docker", "/etc/gshadow", "/etc/gshadow-",
     "/etc/ipsec.secrets", "/etc/krb5.keytab", "/etc/kubernetes", "/etc/letsencrypt",
@@ -140,6 +143,7 @@ def plan(
             view.hidden.discard(directory)
             view.shown.add(directory)
             _hide_home(view, directory, home)
+    _enclosing(views, OWN).directories.add(OWN)
     return Plan(tuple(views))
 
 

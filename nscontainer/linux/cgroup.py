@@ -45,9 +45,10 @@ class Layout:
 class Reader(Protocol):
     """Reads a container's figures again and again from files kept open."""
 
-    def read(self) -> list[int]:
+    def read(self, *, whole: bool = True) -> list[int]:
         """Read a value for each of :data:`nscontainer.schema.COLUMNS`, NA where there is none.
 
+        Without ``whole`` only what moves fast is read anew, the rest is as it was at the last call.
         The net.* columns are always NA here. After the cgroup's removal every one is.
         """
 

@@ -36,6 +36,16 @@ _USAGE: Final = schema.INDEX["memory.usage"]
 _WORKING_SET: Final = schema.INDEX["memory.working_set"]
 _FAILCNT: Final = schema.INDEX["memory.failcnt"]
 
+_BRISK_NUMBERS: Final = frozenset(
+    schema.INDEX[name]
+    for name in (
+        "cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys", "memory.usage", "pids.current",
+    )
+)  # fmt: skip
+_BRISK_TEXT: Final = "cpu.stat"
+"""What is read each time. The rest moves slowly, or costs the kernel more than all of these: memory.stat
+sums up every CPU's counters, the pressure files bring their averages up to date."""
+
 
 def number(path: str | int, column: str) -> Number:
     """Name a file of one number and its column."""
@@ -107,6 +117,7 @@ class FileReader:
     ) -> None:
         self._numbers: list[tuple[int, int]] = []
         self._texts: list[tuple[int, int, Take]] = []
+        brisk = set()
         for file, place in numbers:
             fd = file if isinstance(file, int) else _open(file)
             if fd is not None:
@@ -115,6 +126,9 @@ class FileReader:
             fd = _open(path)
             if fd is not None:
                 self._texts.append((fd, size, take))
+                if os.path.basename(path) == _BRISK_TEXT:
+                    brisk.add(fd)
+        self._brisk_fds = brisk
         self._events = None if events is None else _open(events)
         self._row = _BLANK.copy()
         self._last: list[bytes | None] = []
@@ -122,13 +136,21 @@ class FileReader:
         if self._events is not None:
             os.pread(self._events, _WORD, 0)  # poll(2) tells changes since the last read
 
-    def read(self) -> Row:
-        """Read the figures now, in the order of :data:`nscontainer.schema.COLUMNS`."""
-        row, last, pread = self._row, self._last, os.pread
+    def read(self, *, whole: bool = True) -> Row:
+        """Read the figures now, in the order of :data:`nscontainer.schema.COLUMNS`.
+
+        Parameters
+        ----------
+        whole
+            All of them; otherwise CPU time, throttling, memory's usage and the number of processes,
+            and the others as they were.
+        """
+        row, last, pread, texts = self._row, self._last, os.pread, self._texts
         try:
-            for fd, place in self._numbers:
+            for fd, place in self._numbers if whole else self._brisk_numbers:
                 row[place] = int(pread(fd, _WORD, 0))
-            for at, (fd, size, take) in enumerate(self._texts):
+            for at in range(len(texts)) if whole else self._brisk_texts:
+                fd, size, take = texts[at]
                 data = pread(fd, size, 0)
                 if data != last[at]:
                     if len(data) == size:
@@ -169,6 +191,10 @@ class FileReader:
         self._numbers = [entry for entry in self._numbers if entry[0] not in fds]
         self._texts = [entry for entry in self._texts if entry[0] not in fds]
         self._last = [None] * len(self._texts)
+        self._brisk_numbers = [entry for entry in self._numbers if entry[1] in _BRISK_NUMBERS]
+        self._brisk_texts = [
+            at for at, entry in enumerate(self._texts) if entry[0] in self._brisk_fds
+        ]
         for fd in fds:
             os.close(fd)
 

@@ -22,6 +22,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "image": (str,),
     "spec": (dict,),
     "start_mode": (str,),
+    "pooled": (bool,),
     "created_unix": (int, float),
     "released_unix": (int, float),
     "signal": (int,),

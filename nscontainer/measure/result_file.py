@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -78,8 +79,10 @@ def load(path: str | os.PathLike[str]) -> RunResult:
         It can't be read.
     """
     where = os.fspath(path)
+    with open(path, "rb") as file:
+        whole = io.BytesIO(file.read())  # a damaged offset is a ValueError then, and no OSError
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(whole) as archive:
             meta = json.loads(_part(archive, _META))
             _check_version(meta, where)
             parts = {name: _part(archive, name) for name in _LIMITS if name != _META}

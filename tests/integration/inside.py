@@ -96,7 +96,7 @@ def holdings(top: Path) -> list[str]:
     """What the engine keeps of containers in a state directory."""
     return [
         f"{folder}/{name}"
-        for folder in ("containers", "names", "mnt")
+        for folder in ("containers", "standby", "names", "mnt")
         if (top / folder).is_dir()
         for name in os.listdir(top / folder)
     ] + (["halted"] if (top / "halted").exists() else [])

@@ -398,7 +398,9 @@ import time; time.sleep(1000)
     owner.kill()
     assert eventually(lambda: not owner.offspring())
     assert any(group_of(one) for one in ids), "nothing was left to mend: the test proves nothing"
-    assert sorted(c.status for c in Container.list(all=True)) == ["exited"] * 5
+    # Linux lets go of a dying process's memory, which is how it is found, before its locks.
+    assert eventually(lambda: {c.status for c in Container.list(all=True)} == {"exited"})
+    assert len(Container.list(all=True)) == 5
     lines = collected(top)
     assert len(lines) >= 5
     assert [path for one in ids for path in group_of(one)] == []
