@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from nscontainer.engine.attached import Attached
     from nscontainer.engine.container import Container
+    from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
 
 _END_S: Final = 10.0
@@ -47,6 +49,9 @@ class Session:
     def __init__(self, container: Container) -> None:
         self.container = container
         self._attached: Attached | None = None
+        facts = container.inspect()
+        self._facts = {name: facts[name] for name in ("spec", "image", "cgroup", "created_unix")}
+        """What of an exit record the provenance of each cell is about."""
         self.over: str | None = None
         """How it ended, where a cell ended it."""
         _known[container.id] = self
@@ -177,6 +182,7 @@ class Session:
             The session has ended, is paused, or another process has it.
         """
         from nscontainer.engine.pump import Sinks
+        from nscontainer.measure.provenance import collect
         from nscontainer.measure.result import RunResult
 
         self.attach()
@@ -200,7 +206,12 @@ class Session:
             "width": width,
         }
         sinks = Sinks(on_stdout or out.append, on_stderr or err.append, take, tick)
-        end = self._attached.run(request, sinks)
+        surroundings: list[Provenance] = []
+
+        def look_around() -> None:
+            surroundings.append(collect({**self._facts, "released_unix": time.time()}, code))
+
+        end = self._attached.run(request, sinks, meanwhile=look_around)
         result = RunResult.from_record(
             end.record,
             end.samples,
@@ -208,6 +219,7 @@ class Session:
             stderr=b"".join(err),
             outputs=said,
             code=code,
+            provenance=surroundings[0],
         )
         if end.over:
             self._note_end(result.describe_exit())

@@ -137,4 +137,5 @@ def _refuse_options(given: argparse.Namespace) -> None:
         lasting = option.group != "limits" or option.dest in ("timeout", "cpu_time", "ulimits")
         verb = "create" if lasting else "update"
         value = f" {option.metavar}" if option.takes_value else ""
-        raise SpecError(message, hint=f"%container {verb} {name} {flag}{value}")
+        command = f"rename {name} NEW" if option.dest == "name" else f"{verb} {name} {flag}{value}"
+        raise SpecError(message, hint=f"%container {command}")

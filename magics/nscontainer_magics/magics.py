@@ -67,7 +67,7 @@ class ContainerMagics(Magics):
         if asked.output:
             self._ip.user_ns[asked.output] = result
         if not asked.quiet:
-            display(result)
+            self._show(result)
         over = None if held is None or held.over is None else held.name
         self._judge(result, asked, over)
 
@@ -138,6 +138,14 @@ class ContainerMagics(Magics):
             "colors": str(self._ip.colors).lower() != "nocolor",
             "width": shutil.get_terminal_size().columns,
         }
+
+    def _show(self, result: RunResult) -> None:
+        """Show the card, as ``display(result)`` would: without asking each of a dozen formatters."""
+        shown = {"text/plain": str(result)}
+        formatter = self._ip.display_formatter
+        if formatter is not None and "text/html" in formatter.active_types:
+            shown["text/html"] = result._repr_html_()
+        display(shown, raw=True)
 
     def _judge(self, result: RunResult, asked: CellLine, over: str | None) -> None:
         """Fail as the container did; ``over`` is the session that has ended with it."""

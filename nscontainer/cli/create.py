@@ -31,7 +31,7 @@ def parser(program: str, *, magic: bool) -> options.Parser:
         prog=program,
         usage=f"{program} [options] NAME".replace("%", "%%"),
         description="Make a session: a container with a live interpreter in it. In a notebook, "
-        "cells that begin with %%%%container NAME run in it, one after another.",
+        "cells that begin with %%container NAME run in it, one after another.",
         add_help=not magic,
     )
     made.add_argument("name", metavar="NAME", help="to find it by")

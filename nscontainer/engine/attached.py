@@ -94,13 +94,21 @@ class Attached:
         assert self.channel is not None
         pump.send_frame(self.channel, message)
 
-    def run(self, request: dict[str, Any], sinks: pump.Sinks) -> CellEnd:
+    def run(
+        self,
+        request: dict[str, Any],
+        sinks: pump.Sinks,
+        *,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> CellEnd:
         """Run one cell; whatever breaks this off lets go of the session.
 
         Parameters
         ----------
         request
             The content of the ``execute_request``.
+        meanwhile
+            Called once the cell is on its way: what takes a fraction of a millisecond is free then.
 
         Raises
         ------
@@ -114,7 +122,7 @@ class Attached:
             with pump.interrupts() as caught:
                 self._ask("cell_begin")
                 try:
-                    times, end = self._relay(request, sinks, caught)
+                    times, end = self._relay(request, sinks, caught, meanwhile)
                 except BaseException:  # a sink's own, perhaps
                     self.close()
                     raise
@@ -124,7 +132,11 @@ class Attached:
         return end
 
     def _relay(
-        self, request: dict[str, Any], sinks: pump.Sinks, caught: pump.Interrupts
+        self,
+        request: dict[str, Any],
+        sinks: pump.Sinks,
+        caught: pump.Interrupts,
+        meanwhile: Callable[[], object],
     ) -> tuple[int, CellEnd]:
         reply: dict[str, Any] = {}
 
@@ -137,6 +149,7 @@ class Attached:
         relay = pump.Relay(self, replace(sinks, message=take))
         relay.frames = self._frames
         self.send({"msg_type": "execute_request", "content": request})
+        meanwhile()
         times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
         self._drain(relay)
         return times, self._ended(relay, reply)

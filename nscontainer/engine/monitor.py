@@ -196,6 +196,8 @@ class Monitor:
             self._enforce()
             if ready:
                 return ready
+            if self.session is not None:
+                watched = self._watched()  # it may read again what it had enough of
 
     def _timeout_s(self) -> float | None:
         due = self.log.next_ns if self.status == "running" else _NEVER

@@ -13,10 +13,10 @@ from nscontainer.schema import COLUMNS, INDEX, NA, ROW_FIELDS
 _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]
 _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
+SLOW_NS: Final = 1_000_000_000
 WHOLE_S: Final = 0.1
 """How often all figures are read; in the rows between only CPU time, throttling, memory's usage and
 the number of processes are new. It halves what sampling costs."""
-SLOW_NS: Final = 1_000_000_000
 MOST_ROWS: Final = 1 << 19
 """After each so many (125 MB; three hours at 20 ms) the interval doubles: a week is 0.7 GB."""
 

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 LOG_BYTES: Final = 1 << 20
 """How much of what is printed between cells is kept, at least; at most it is twice as much."""
+_RATE, _BURST = 1 << 20, 4 << 20
+"""Bytes that are read between cells, a second and at once: what floods us waits, and costs no more."""
 _CHUNK: Final = 65536
+_WAKING: Final = 4096  # bytes that a reading costs at least
 _MOST_READS: Final = (
     32  # of a pipe at once, more than it holds: what never stops mustn't hold us up
 )
@@ -90,6 +93,7 @@ class SessionHost:
         self._client: _Client | None = None
         self._cell: _Cell | None = None
         self._busy = False
+        self._allowed, self._allowed_at = float(_BURST), time.monotonic()
         self._peaks = dict.fromkeys((peak for peak, _, _ in _PEAKS), NA)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._log = os.open(f"{monitor.birth.directory}/log", flags, 0o600)
@@ -98,10 +102,21 @@ class SessionHost:
 
     def filenos(self) -> list[int]:
         """Give the fds to watch; the pipes are the client's to read while its cell runs."""
-        watched = [] if self._door is None else [self._door.fileno()]
+        watched = []
         if self._client is not None and self._client.pidfd is not None:
             watched.append(self._client.pidfd)
+        if self._spend(0) <= 0:
+            return watched
+        if self._door is not None:
+            watched.append(self._door.fileno())
         return watched if self._cell is not None else watched + self._open
+
+    def _spend(self, size: int) -> float:
+        """Take a reading's cost from what may be read; give what is left."""
+        now = time.monotonic()
+        earned = (now - self._allowed_at) * _RATE
+        self._allowed, self._allowed_at = min(_BURST, self._allowed + earned) - size, now
+        return self._allowed
 
     def serve(self, source: int) -> None:
         """Take what came on one of them."""
@@ -120,6 +135,7 @@ class SessionHost:
             return
         except OSError:
             data = b""
+        self._spend(_WAKING)
         if data:
             self._busy = False  # a byte a cell; a container that lies harms its own cells only
         else:
@@ -129,6 +145,7 @@ class SessionHost:
     def _log_from(self, pipe: int) -> bool:
         """Move what a pipe holds to the log; False at its end."""
         data = os.read(pipe, _CHUNK)
+        self._spend(max(len(data), _WAKING))
         with contextlib.suppress(OSError):  # a full disk: what is printed is lost
             os.write(self._log, data)
             size = os.fstat(self._log).st_size
@@ -145,7 +162,8 @@ class SessionHost:
             if not ready:
                 return
             for pipe in ready:
-                self.serve(pipe)
+                if not self._log_from(pipe):
+                    self._open.remove(pipe)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -233,7 +251,7 @@ class SessionHost:
                 message, hint=f"kill -s INT {name} interrupts it; logs {name} shows more"
             )
         self._drain()
-        monitor.log.look()
+        monitor.log.row_now()  # all of them, for the peaks
         self._raise_peaks(monitor.log.last)
         monitor.cgroup.reset_peak()
         steal, unix = procfs.steal_ns(), time.time()
@@ -269,7 +287,9 @@ class SessionHost:
         The container's own record gets the peaks of its whole life.
         """
         last = None
-        if self._cell is not None:
+        if self._cell is None:
+            self._drain()
+        else:
             last = self._record(list(record["final"]), ended_ns, record["limits_read_back"])
         self._raise_peaks(record["final"])
         self.highest(record["final"], 0)

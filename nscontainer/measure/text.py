@@ -14,11 +14,12 @@ def text_of(value: object, limit: int = 200) -> str:
     controls become a middle dot; a long text is cut.
     """
     raw = str(value)
-    shown = raw[: limit + 1]
-    if not shown.isprintable():  # of those kinds none is; a card has a hundred texts
-        shown = "".join(
-            "·" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown
-        )
+    if len(raw) <= limit and raw.isprintable():
+        return raw
+    shown = "".join(
+        "·" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
+        for c in raw[: limit + 1]
+    )
     return shown if len(raw) <= limit else shown[: limit - 1] + "…"
 
 

@@ -90,7 +90,6 @@ class _Conversation:
         self.code = code
         session.reply(self.outbox, error, code, ended=True)
 
-
     def _deafen(self) -> bool:
         """Let SIGINT pass from now on; tell whether one came just before.
 
@@ -119,5 +118,3 @@ def _flush_direct() -> None:
         flush = getattr(stream, "flush_direct", None)
         if flush is not None:  # the cell may have put another stream in its place
             flush()
-
-

@@ -110,6 +110,46 @@ def test_the_log_is_bounded(lab: Session) -> None:
     assert len(lab.container.logs()) <= 2 << 20
 
 
+def test_a_flood_between_cells_costs_the_monitor_little(lab: Session) -> None:
+    """What never stops printing waits when it has printed some megabytes, and the session goes on."""
+    lab.run_cell("import subprocess\np = subprocess.Popen(['yes'])")
+    monitor = lab.container.inspect()["monitor_pid"]
+    time.sleep(1.5)
+    before = _cpu_s(monitor)
+    time.sleep(1)
+    assert _cpu_s(monitor) - before < 0.2
+    assert lab.run_cell("p.kill()\np.wait()\nx = 1").ok
+    assert lab.run_cell("print(x)").stdout.endswith("1\n")
+    lab.run_cell("import os, threading, time")
+    lab.run_cell(
+        "def flood():\n    while True: os.write(3, b'.' * 4096)\n"
+        "threading.Thread(target=flood, daemon=True).start()\ntime.sleep(1)"
+    )
+    before = _cpu_s(monitor)
+    time.sleep(1)
+    assert _cpu_s(monitor) - before < 0.2
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_what_is_printed_last_is_in_the_log(own_engine: Path) -> None:
+    """A detached session that dies between cells: what it printed before is kept."""
+    lab = nscontainer.session("lab", detach=True)
+    try:
+        lab.run_cell(
+            "import os, threading\n"
+            "threading.Timer(0.2, lambda: (os.write(2, b'last words\\n'), os._exit(3))).start()"
+        )
+        assert eventually(lambda: lab.container.status == "exited")
+        assert lab.container.logs() == b"last words\n"
+    finally:
+        lab.detach()
+        _remove("lab")
+
+
 def test_limits_are_the_sessions_and_change_between_cells_and_within() -> None:
     """update holds for the next cell and shows in a cell's result where it came during it."""
     with nscontainer.session(cpu="50%") as lab:

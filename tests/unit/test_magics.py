@@ -52,6 +52,33 @@ def test_a_bad_line_is_a_spec_error_of_one_line(line: str):
     assert caught.value.hint
 
 
+def test_a_line_may_name_a_session():
+    """A word is a session's name; with it go the options of a cell, and none of a container's."""
+    assert cell_line.parse("lab -o r -q") == cell_line.CellLine(
+        build={}, session="lab", output="r", quiet=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("lab --cpu 20%", "--cpu is the whole session's", "%container update lab --cpu AMOUNT"),
+        ("-m 1G lab", "--memory is the whole session's", "%container update lab --memory SIZE"),
+        ("lab --timeout 9", "--timeout is the", "%container create lab --timeout TIME"),
+        ("lab -e A=1", "--env is the", "%container create lab --env NAME[=VALUE]"),
+        ("lab --read-only", "--read-only is the", "%container create lab --read-only"),
+        ("lab --name x", "--name is the", "%container rename lab NEW"),
+        ("lab --sh", "--sh is for a container of its own", "%container exec lab -- COMMAND"),
+    ],
+)
+def test_what_is_a_whole_sessions_is_refused_on_a_cell(line: str, message: str, hint: str):
+    """One line that names the command that does it."""
+    with pytest.raises(errors.SpecError) as caught:
+        cell_line.parse(line)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value.hint).endswith(hint)
+
+
 def test_help_shows_per_cent_signs_as_they_are():
     """What argparse needs doubled is single in the help."""
     text = cell_line.help_text()
