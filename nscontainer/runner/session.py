@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import frames, mime, process, streams
+from . import frames, mime, process, streams, values
 from .raw_output import RawOutput
 from .wire import Inbox, Outbox
 
@@ -87,7 +87,11 @@ def main(channel: socket.socket) -> int:
             return _NO_OWNER
         content = request.get("content", {})
         shell = _ready(content, outbox)
+        carrier = values.Carrier(content, inbox.fds)
+        shell.namespace.update(carrier.take())
         error = _run(shell, content)
+        if carrier.asked and not process.failed(error) and not outbox.forked:
+            outbox.send("values", carrier.give(shell.namespace))
     except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
         error = caught
         _report(error, outbox)
