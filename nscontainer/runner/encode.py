@@ -272,11 +272,11 @@ def _not_plain(value: Any) -> str:
         name = f"{kind.__module__}.{name}"
     for base, way in (*_CONVERSIONS, *_SEQUENCES):
         if issubclass(kind, base):
-            return f"a {name} doesn't come out: convert it with {way}, or use --trust"
+            return f"what is of type {name} doesn't come out: convert it with {way}, or use --trust"
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
-        return f"a {name} doesn't come out: convert it with numpy.asarray(…), or use --trust"
+        return f"what is of type {name} doesn't come out: convert it with numpy.asarray(…), or use --trust"
     return (
-        f"a {name} doesn't come out: only plain data, NumPy arrays and pandas tables do; "
+        f"what is of type {name} doesn't come out, only plain data, NumPy arrays and pandas tables do: "
         "make one of it, or use --trust"
     )
