@@ -25,8 +25,8 @@ class ContainerFailed(CommandError):  # noqa: N818  # it reads as what happened
         The :class:`~nscontainer.RunResult`, whole.
     """
 
-    def __init__(self, result: RunResult) -> None:
-        super().__init__(result.describe_exit(), exit_code=result.exit_code)
+    def __init__(self, result: RunResult, *, hint: str | None = None) -> None:
+        super().__init__(result.describe_exit(), exit_code=result.exit_code, hint=hint)
         self.result = result
 
     def _render_traceback_(self) -> list[str]:

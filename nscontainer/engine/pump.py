@@ -39,9 +39,7 @@ class Sinks:
     tick_s: float = 0.25
 
 
-def send_frame(
-    channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()
-) -> None:
+def send_frame(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message to the cell's runner, and file descriptors with its first byte.
 
     None ever comes the other way: what is read from the channel is read without room for any, so

@@ -7,7 +7,7 @@ in it is code, and whoever reads it needn't trust it (:mod:`nscontainer.values.d
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import math
 import pathlib
@@ -83,9 +83,9 @@ class Encoder:
 
     def nodes(self, values: Any, depth: int) -> list[Any]:
         """Give the nodes of a container's items; ``depth`` is the container's own."""
-        values = list(values)
+        values = list(values)  # of a view of a dict, say
         if set(map(type, values)) <= _AS_THEY_ARE:  # a column of texts, say: at C's speed
-            return values
+            return list(values)
         return [self.node(value, depth + 1) for value in values]
 
     def add(self, size: int, get: Callable[[], memoryview]) -> None:
@@ -140,7 +140,9 @@ def dtype_node(dtype: Any) -> Any:
         base, shape = dtype.subdtype
         return {"base": dtype_node(base), "shape": list(shape)}
     if dtype.kind not in _KINDS or dtype.itemsize == 0:
-        message = f"its items are of type {dtype}, which doesn't come out; convert it, or use --trust"
+        message = (
+            f"its items are of type {dtype}, which doesn't come out; convert it, or use --trust"
+        )
         raise Refused(message)
     if dtype.names is None:
         return dtype.str
@@ -188,7 +190,11 @@ def _items(encoder: Encoder, value: Any, depth: int) -> Any:
 
 
 def _dict(encoder: Encoder, value: dict[Any, Any], depth: int) -> Any:
-    return {"t": "dict", "k": encoder.nodes(value, depth), "v": encoder.nodes(value.values(), depth)}
+    return {
+        "t": "dict",
+        "k": encoder.nodes(value, depth),
+        "v": encoder.nodes(value.values(), depth),
+    }
 
 
 def _range(_encoder: Encoder, value: range, depth: int) -> Any:
@@ -203,7 +209,7 @@ def _path(_encoder: Encoder, value: Any, _depth: int) -> Any:
     return {"t": "Path", "v": str(value)}
 
 
-def _date(_encoder: Encoder, value: datetime.date, _depth: int) -> Any:
+def _date(_encoder: Encoder, value: dt.date, _depth: int) -> Any:
     return {"t": "date", "v": value.isoformat()}
 
 
@@ -213,7 +219,7 @@ def _moment(_encoder: Encoder, value: Any, _depth: int) -> Any:
     return {"t": type(value).__name__, "v": naive, "zone": zone, "fold": value.fold}
 
 
-def _delta(_encoder: Encoder, value: datetime.timedelta, _depth: int) -> Any:
+def _delta(_encoder: Encoder, value: dt.timedelta, _depth: int) -> Any:
     return {"t": "timedelta", "v": [value.days, value.seconds, value.microseconds]}
 
 
@@ -234,10 +240,10 @@ _PLAIN: dict[type, Callable[[Encoder, Any, int], Any]] = {
     range: _range,
     decimal.Decimal: _text,
     pathlib.PosixPath: _path,
-    datetime.date: _date,
-    datetime.time: _moment,
-    datetime.datetime: _moment,
-    datetime.timedelta: _delta,
+    dt.date: _date,
+    dt.time: _moment,
+    dt.datetime: _moment,
+    dt.timedelta: _delta,
 }
 """By exact type: of a class derived from one of these, the rest would be lost without a word."""
 
@@ -252,7 +258,7 @@ def zone_node(zone: Any) -> Any:
     """
     if zone is None:
         return None
-    if isinstance(zone, datetime.timezone):
+    if isinstance(zone, dt.timezone):
         return zone.utcoffset(None).total_seconds()
     name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # zoneinfo's, pytz's
     if not isinstance(name, str):

@@ -51,9 +51,13 @@ def _series(encoder: Encoder, value: Any, depth: int, pandas: Any) -> Any:
 
 
 def _frame(encoder: Encoder, value: Any, depth: int, pandas: Any) -> Any:
-    made = {"t": "DataFrame"}
+    made: dict[str, Any] = {"t": "DataFrame"}
     types = set(value.dtypes)
-    if len(types) == 1 and getattr(next(iter(types)), "kind", "O") in "biufcmM" and _is_numpy(types):
+    if (
+        len(types) == 1
+        and getattr(next(iter(types)), "kind", "O") in "biufcmM"
+        and _is_numpy(types)
+    ):
         made["block"] = encoder.array(value.to_numpy())
     else:
         made["v"] = [_named_column(encoder, value, i, depth, pandas) for i in range(value.shape[1])]

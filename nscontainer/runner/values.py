@@ -73,7 +73,7 @@ class Carrier:
         size = self._inputs["pickle"]
         buffers = _slices(whole, size, self._inputs["buffers"])
         # One unpickler for all: what two variables share, they share here, too.
-        unpickler = pickle.Unpickler(io.BytesIO(whole[:size]), buffers=buffers)
+        unpickler = pickle.Unpickler(io.BytesIO(whole[:size]), buffers=buffers)  # noqa: S301  # the owner's
         values = {}
         for name in self._inputs["names"]:
             try:
@@ -125,7 +125,7 @@ class Carrier:
             places.append(end + -end % ALIGN)
             end = places[-1] + buffer.size
         os.ftruncate(self._to, end)  # the size tells Linux whether huge pages would fit
-        for at, buffer in zip(places, buffers):
+        for at, buffer in zip(places, buffers):  # noqa: B905  # strict= is Python >= 3.10
             if buffer.size:
                 _write_at(self._to, buffer.get(), at)
         return places[-1]

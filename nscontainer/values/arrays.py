@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -54,13 +54,16 @@ def _structure(node: dict[str, Any], depth: int) -> np.dtype[Any]:
     fields = [dtype(one, depth + 1) for one in formats]
     itemsize, end = checked(node["itemsize"], int), 0
     for offset, field in zip(offsets, fields, strict=True):
-        if checked(offset, int) < end:  # fields that overlap have no bits of their own to be looked at
+        if (
+            checked(offset, int) < end
+        ):  # fields that overlap have no bits of their own to be looked at
             raise BadNodeError("fields of a structure that overlap")
         end = offset + field.itemsize
     if end > itemsize:
         raise BadNodeError("a field beyond its structure")
     described = {"names": names, "formats": fields, "offsets": offsets, "itemsize": itemsize}
-    return np.dtype([]) if not names else np.dtype(described)  # type: ignore[call-overload,no-any-return]
+    made: np.dtype[Any] = np.dtype(cast("Any", described))
+    return made
 
 
 def shape(node: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ nodes, so none can overlap another.
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import decimal
 import json
 import pathlib
@@ -177,7 +177,7 @@ def _loaded(reader: Reader, node: Any) -> Any:
     buffers = [reader.take(size) for size in checked(node["sizes"], list)]
     try:
         return pickle.loads(data, buffers=buffers)  # noqa: S301  # the user trusts it: --trust
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # code of its own runs
         text = f"its pickle can't be loaded here: {type(error).__name__}: {_line(error)}"
         raise _PickleError(text) from None
 
@@ -189,7 +189,7 @@ class _PickleError(Exception):
 # --- plain data ----------------------------------------------------------------------------------
 
 
-def zone(node: Any) -> datetime.tzinfo | None:
+def zone(node: Any) -> dt.tzinfo | None:
     """Make a time zone: of seconds from UTC, or of a name as in the time zone database."""
     if node is None:
         return None
@@ -197,8 +197,8 @@ def zone(node: Any) -> datetime.tzinfo | None:
         if not _ZONE.fullmatch(node):
             raise BadNodeError(f"{node!r:.50} is no time zone")
         return zoneinfo.ZoneInfo(node)
-    seconds = datetime.timedelta(seconds=checked(node, float))
-    return datetime.timezone(seconds) if seconds else datetime.UTC
+    seconds = dt.timedelta(seconds=checked(node, float))
+    return dt.timezone(seconds) if seconds else dt.UTC
 
 
 def _int(_reader: Reader, node: dict[str, Any]) -> int:
@@ -242,8 +242,8 @@ _PLAIN: Final[dict[str, Callable[[Reader, dict[str, Any]], Any]]] = {
     "range": lambda _, node: range(*(checked(part, int) for part in node["v"])),
     "Decimal": lambda _, node: decimal.Decimal(checked(node["v"], str)),
     "Path": lambda _, node: pathlib.Path(checked(node["v"], str)),
-    "date": lambda _, node: datetime.date.fromisoformat(checked(node["v"], str)),
-    "time": _moment(datetime.time),
-    "datetime": _moment(datetime.datetime),
-    "timedelta": lambda _, node: datetime.timedelta(*(checked(part, int) for part in node["v"])),
+    "date": lambda _, node: dt.date.fromisoformat(checked(node["v"], str)),
+    "time": _moment(dt.time),
+    "datetime": _moment(dt.datetime),
+    "timedelta": lambda _, node: dt.timedelta(*(checked(part, int) for part in node["v"])),
 }

@@ -62,24 +62,24 @@ def look_up(names: Mapping[str, str], namespace: Mapping[str, Any]) -> dict[str,
         if name not in namespace:
             close = difflib.get_close_matches(name, [str(key) for key in namespace], 1)
             message = f"there is no variable {name!r} to take into the container"
-            raise SpecError(message, hint=f"did you mean {close[0]}?" if close else "define it first")
+            raise SpecError(
+                message, hint=f"did you mean {close[0]}?" if close else "define it first"
+            )
         values[inside] = namespace[name]
     return values
 
 
 @contextlib.contextmanager
-def packed(values: Mapping[str, Any]) -> Iterator[Inputs | None]:
-    """Put values into a file, which is there for as long as the context is; None where there are none.
+def packed(values: Mapping[str, Any]) -> Iterator[Inputs]:
+    """Put values, one at least, into a file that is there for as long as the context is.
 
     Raises
     ------
     SpecError
         One of them can't be taken into a container: which, what it is, and why.
     """
-    if not values:
-        yield None
-        return
-    stream, buffers = io.BytesIO(), []
+    stream = io.BytesIO()
+    buffers: list[memoryview] = []
     for name in values:
         check_name(name, "-i NAME")
     # One pickler for all: what two variables share is sent once, and shared inside, too.
@@ -150,7 +150,7 @@ def _pickle(pickler: _Pickler, name: str, value: Any) -> None:
     except _UnfitError as error:
         message = f"variable {name!r} can't be taken into the container: {error}"
         raise SpecError(message, hint=_hint(value)) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever its __reduce__ raises
         kind = type(value)
         what = kind.__qualname__
         if kind.__module__ != "builtins":

@@ -31,7 +31,10 @@ class OutFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.fd >= 0:
             os.close(self.fd)
@@ -59,10 +62,12 @@ class OutFile:
             raise BadFileError(str(content["error"])[:500])
         at, size = content.get("at"), content.get("size")
         status = os.fstat(self.fd)
-        if not (type(at) is type(size) is int and 0 <= at and 0 < size <= MOST_TREE):
+        if not (type(at) is type(size) is int and at >= 0 and 0 < size <= MOST_TREE):
             raise BadFileError(f"a description of {size!r} bytes at {at!r} is none that is read")
         if at + size > status.st_size:
-            raise BadFileError(f"its file has {status.st_size} bytes, and {at + size} are spoken of")
+            raise BadFileError(
+                f"its file has {status.st_size} bytes, and {at + size} are spoken of"
+            )
         os.ftruncate(self.fd, at + size)
         self._check_no_holes(at + size)
         whole = self._settled(at + size)

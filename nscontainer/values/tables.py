@@ -31,6 +31,10 @@ def _array(reader: Reader, node: Any) -> np.ndarray[Any, Any]:
     return array(reader, _kind(node, "array"))
 
 
+def _scalar(reader: Reader, node: Any) -> Any:
+    return _array(reader, node)[()]
+
+
 def _column(reader: Reader, node: Any) -> Any:
     """Make the values of a Series or an Index."""
     kind = checked(node, dict).get("t")
@@ -59,9 +63,9 @@ def _string(reader: Reader, node: dict[str, Any]) -> Any:
     if not set(map(type, texts)) <= {str, type(None)}:
         raise BadNodeError("texts that are none")
     storage = "pyarrow" if node["storage"] == "pyarrow" else "python"
-    missing = {"na_value": np.nan} if node["missing"] == "nan" else {}
+    missing: dict[str, Any] = {"na_value": np.nan} if node["missing"] == "nan" else {}
     try:
-        kind = pd.StringDtype(storage, **missing)
+        kind: Any = cast("Any", pd.StringDtype)(storage, **missing)
     except (ImportError, TypeError):  # no pyarrow; pandas < 2.3 knows of no na_value
         kind = pd.StringDtype("python")
     return pd.array(texts, dtype=kind)
@@ -90,7 +94,7 @@ def _index(reader: Reader, node: Any) -> Any:
     if kind == "MultiIndex":
         levels = [_index(reader, level) for level in checked(node["levels"], list)]
         codes = [_array(reader, one) for one in checked(node["codes"], list)]
-        return pd.MultiIndex(levels, codes, names=names)
+        return pd.MultiIndex(levels, cast("Any", codes), names=names)
     values = _column(reader, _kind(node, "Index")["v"])
     made = pd.Index(values, dtype=values.dtype, copy=False).set_names(names)
     if node["freq"] is not None:
@@ -111,7 +115,9 @@ def _series(reader: Reader, node: dict[str, Any]) -> Any:
 
 def _frame(reader: Reader, node: dict[str, Any]) -> Any:
     block = _array(reader, node["block"]) if "block" in node else None
-    columns = [] if block is not None else [_column(reader, one) for one in checked(node["v"], list)]
+    columns = (
+        [] if block is not None else [_column(reader, one) for one in checked(node["v"], list)]
+    )
     names, index = _index(reader, node["columns"]), _index(reader, node["index"])
     if block is not None:
         made = pd.DataFrame(block, index=index, columns=names, copy=False)
@@ -128,7 +134,7 @@ def _frame(reader: Reader, node: dict[str, Any]) -> Any:
 
 
 def _stamp(reader: Reader, node: dict[str, Any]) -> Any:
-    moment = pd.Timestamp(_array(reader, node["v"])[()])
+    moment = pd.Timestamp(_scalar(reader, node["v"]))
     where = zone(node["zone"])
     return moment if where is None else moment.tz_localize("UTC").tz_convert(where)
 
@@ -137,7 +143,7 @@ MAKERS: Final[dict[Any, Callable[[Reader, dict[str, Any]], Any]]] = {
     "Series": _series,
     "DataFrame": _frame,
     "Timestamp": _stamp,
-    "Timedelta": lambda reader, node: pd.Timedelta(_array(reader, node["v"])[()]),
+    "Timedelta": lambda reader, node: pd.Timedelta(_scalar(reader, node["v"])),
     "NA": lambda _reader, _node: pd.NA,
     "NaT": lambda _reader, _node: pd.NaT,
     "category": _category,

@@ -12,7 +12,6 @@ from nscontainer.errors import SpecError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from nscontainer.values.inputs import Inputs
     from nscontainer.values.outfile import OutFile
 
 Message = dict[str, Any]
@@ -71,7 +70,7 @@ class Transfer:
     def _add_inputs(self) -> None:
         from nscontainer.values import inputs
 
-        packed: Inputs = self._stack.enter_context(inputs.packed(self._inputs))
+        packed = self._stack.enter_context(inputs.packed(self._inputs))
         self.request["inputs"] = packed.description
         self.fds.append(packed.fd)
         self._inputs.clear()
@@ -84,7 +83,10 @@ class Transfer:
         self.fds.append(self._file.fd)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stack.close()
 
@@ -135,7 +137,8 @@ def check_expression(name: str, expression: str) -> None:
     try:
         ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        message = f"--out {name}: {expression!r} is no Python expression: {getattr(error, 'msg', error)}"
+        message = (
+            f"--out {name}: {expression!r} is no Python expression: {getattr(error, 'msg', error)}"
+        )
         hint = "as --out 'n=len(x)': NAME=EXPRESSION, quoted where it has a space"
         raise SpecError(message, hint=hint) from None
-

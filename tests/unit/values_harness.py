@@ -14,7 +14,6 @@ from nscontainer.values.outfile import OutFile
 def into(**values: Any) -> dict[str, Any]:
     """Take values in, as a cell would find them."""
     with inputs.packed(values) as made:
-        assert made is not None
         description = json.loads(json.dumps(made.description))
         return Carrier({"inputs": description}, [os.dup(made.fd)]).take()
 
