@@ -19,7 +19,8 @@ _MOST_FIELDS: Final = 10_000
 _MOST_NESTED: Final = 20
 # bool, integers, floats, complex, times (with a unit), byte strings, texts, raw bytes: no pointers.
 _DTYPE: Final = re.compile(
-    r"[<>|=](b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[mM]8(\[\d{0,9}[A-Za-zμ]{1,2}\])?|[SUV]\d{1,10})"
+    r"[<>|=](b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV]\d{1,10}|"
+    r"[mM]8(\[([1-9]\d{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 _LAST_CHARACTER: Final = 0x10FFFF
 

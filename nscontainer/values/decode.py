@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from nscontainer.values import memory
 
-MOST_NESTED: Final = 200  # the other side keeps to 100; a table's own nodes come on top
+MOST_NESTED: Final = 120  # the other side keeps to 100; the nodes of a table come on top
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
 
 
