@@ -14,7 +14,7 @@ from benchmarks.peers import PeerError
 from benchmarks.report import Report
 from benchmarks.residue import Residue
 
-NAMES = ("start", "cell", "bigparent", "sampling", "quota", "overshoot", "profile")
+NAMES = ("start", "cell", "bigparent", "values", "sampling", "quota", "overshoot", "profile")
 
 
 def main() -> int:

@@ -17,7 +17,9 @@ from tests.integration.inside import holdings
 pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
 
 MB = 1_000_000
-FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None], "t": pd.date_range("2026", periods=2, tz="UTC")})
+FRAME = pd.DataFrame(
+    {"a": [1, 2], "b": ["x", None], "t": pd.date_range("2026", periods=2, tz="UTC")}
+)
 HOSTILE = """
 import array, json, os, pickle, socket
 channel = socket.socket(fileno=os.dup(3))
@@ -38,13 +40,15 @@ def refused(code: str, **options: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"cold": True}, {"share": ["user"]}, {"cap_drop": ["ALL"], "read_only": True}], ids=str
+    "options",
+    [{}, {"cold": True}, {"share": ["user"]}, {"cap_drop": ["ALL"], "read_only": True}],
+    ids=str,
 )
 def test_there_and_back(options: dict[str, Any]) -> None:
     """Variables are in the cell and its values come out, from a warm and a cold interpreter, as anybody."""
     x = np.arange(3 * MB, dtype=np.float64)
     result = api.run_cell(
-        "x[0] = 99; total = float(x.sum()); df['c'] = [0.5, None]; plain = {'k': (1, None)}",
+        "x[0] = 99; total = float(x.sum()); df['c'] = [0.5, float('nan')]; plain = {'k': (1, None)}",
         inputs={"x": x, "df": FRAME},
         out={"total": "total", "head": "x[:3]", "x": "x", "table": "df", "plain": "plain"},
         **options,
@@ -54,7 +58,7 @@ def test_there_and_back(options: dict[str, Any]) -> None:
     assert x[0] == 0
     assert result.values["head"].tolist() == [99, 1, 2]
     np.testing.assert_array_equal(result.values["x"][1:], x[1:])
-    pd.testing.assert_frame_equal(result.values["table"], FRAME.assign(c=[0.5, None]))
+    pd.testing.assert_frame_equal(result.values["table"], FRAME.assign(c=[0.5, np.nan]))
     assert result.values["plain"] == {"k": (1, None)}
     result.values["x"][5] = 1  # it's ours now
 
@@ -83,7 +87,7 @@ def test_before_anything_is_made(engine: Path) -> None:
     """What can't go in or be asked for is a SpecError, and no container has come to exist."""
     before = holdings(engine)
     for options in (
-        {"inputs": {"v": (i for i in ())}},
+        {"inputs": {"v": iter(lambda: 1, 1)}},
         {"inputs": {"no name": 1}},
         {"out": {"r": "1 +"}},
         {"out": {"for": "1"}},
@@ -110,7 +114,9 @@ def test_what_cannot_come_out_costs_the_others_nothing() -> None:
     assert caught.value.result.ok  # type: ignore[attr-defined]
 
 
-def test_a_class_that_the_container_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_the_container_cannot_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its variable is named in the cell's own error, in one line, and the cell doesn't run."""
     (tmp_path / "only_here.py").write_text("class Thing: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -175,7 +181,11 @@ def test_a_cell_that_closes_every_descriptor_loses_no_file_of_its_own(tmp_path: 
 fd = os.open({str(own)!r}, os.O_RDWR)
 os.dup2(fd, out)
 """
-    options: dict[str, Any] = {"out": {"r": "1"}, "volumes": [f"{tmp_path}:{tmp_path}"], "share": ["user"]}
+    options: dict[str, Any] = {
+        "out": {"r": "1"},
+        "volumes": [f"{tmp_path}:{tmp_path}"],
+        "share": ["user"],
+    }
     assert "has closed file descriptor" in refused(code, **options)["r"]
     assert own.read_text() == "precious"
 
@@ -183,7 +193,10 @@ os.dup2(fd, out)
 def test_a_cell_that_promises_what_is_not_there() -> None:
     """Descriptions of nothing, of holes, of too much; or nothing at all."""
     for content in ('{"at": 0, "size": 10**12}', '{"at": 1 << 40, "size": 2}', "{}"):
-        told = refused(f"{HOSTILE}os.ftruncate(out, (1 << 40) + 2)\nsay({content})\nos._exit(0)", out={"r": "1"})
+        told = refused(
+            f"{HOSTILE}os.ftruncate(out, (1 << 40) + 2)\nsay({content})\nos._exit(0)",
+            out={"r": "1"},
+        )
         assert told["r"].startswith("what the cell has written can't be read")
     assert "without giving its values" in refused("import os; os._exit(0)", out={"r": "1"})["r"]
 

@@ -182,7 +182,9 @@ def test_names_that_were_not_asked_for() -> None:
 
 def test_after_one_that_cannot_be_read_the_rest_is_lost_and_said_so() -> None:
     """Where the next buffer would begin can't be known."""
-    tree = b'{"values": {"a": 1, "b": {"t": "bytes", "size": 1000}, "c": {"t": "bytes", "size": 1}}}'
+    tree = (
+        b'{"values": {"a": 1, "b": {"t": "bytes", "size": 1000}, "c": {"t": "bytes", "size": 1}}}'
+    )
     values, refused = results(tree, "a", "b", "c", buffers=bytes(64))
     assert values == {"a": 1}
     assert "beyond the file" in refused["b"]
