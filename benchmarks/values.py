@@ -33,7 +33,7 @@ def run(bench: Bench) -> Report:
     names = ("copy", "sum", "cell", "in", "made", "copied", "out")
     with bench.ours() as ours:
         timed = {name: functools.partial(ours.values, name, size) for name in names}
-        rounds = stats.interleave(timed, bench.rounds(20), label="values")
+        rounds = stats.interleave(timed, bench.rounds(12), label="values")
     report.raw["ns"] = dict(rounds.values)
     what = f"{size / 1e6:.0f} MB of float64"
     copy, copied = rounds.values["copy"], _less(rounds, "copied", "made")

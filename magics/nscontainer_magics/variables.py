@@ -67,13 +67,13 @@ def parse_out(texts: Iterable[str]) -> dict[str, str]:
 def _pieces(text: str) -> list[str]:
     """Split at the commas between items, not at those within an expression: ``m=max(a,b),c``."""
     pieces: list[str] = []
-    begun = ""
+    begun: str | None = None
     for part in text.split(","):
-        begun = f"{begun},{part}" if begun else part
+        begun = part if begun is None else f"{begun},{part}"
         if _is_whole(begun):
             pieces.append(begun)
-            begun = ""
-    return [*pieces, begun] if begun else pieces
+            begun = None
+    return pieces if begun is None else [*pieces, begun]
 
 
 def _is_whole(piece: str) -> bool:
