@@ -67,14 +67,14 @@ class Worker:
         count = int(request["bytes"]) // 8
         # A virtual machine's first touch of memory takes ten times as long as filling it, and some give
         # free memory back within seconds. So nobody holds the array who doesn't need it, and before each
-        # step as much memory is touched as any of them takes.
+        # step more memory is touched than any of them takes.
         inside = request["what"] in ("made", "copied", "out")
         if inside:
             self.array = None
         elif self.array is None:
             self.array = np.ones(count)
         x = self.array
-        np.ones(2 * count)
+        np.ones(3 * count)
         make = f"import numpy; x = numpy.ones({count})"
         steps: dict[str, Callable[[], Any]] = {
             "copy": lambda: x.copy(),  # noqa: PLW0108  # there may be no x

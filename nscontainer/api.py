@@ -297,12 +297,16 @@ def _driven(
     )
     refused: dict[str, str] = {}
     if transfer is not None and result.ok:
-        values, refused = transfer.read()
+        try:
+            values, refused = transfer.read()
+        except KeyboardInterrupt as interrupt:  # a million texts take a while
+            interrupt.result = result  # type: ignore[attr-defined]
+            raise
         result = dataclasses.replace(result, values=values)
     if record["interrupted"] and on_interrupt == "raise":
-        interrupt = KeyboardInterrupt()
-        interrupt.result = result  # type: ignore[attr-defined]
-        raise interrupt
+        interrupted = KeyboardInterrupt()
+        interrupted.result = result  # type: ignore[attr-defined]
+        raise interrupted
     if check and not result.ok:
         error = CommandError(result.describe_exit(), exit_code=result.exit_code)
         error.result = result  # type: ignore[attr-defined]
