@@ -14,7 +14,9 @@ from benchmarks.peers import PeerError
 from benchmarks.report import Report
 from benchmarks.residue import Residue
 
-NAMES = ("start", "cell", "session", "bigparent", "sampling", "quota", "overshoot", "profile")
+NAMES = (
+    "start", "cell", "session", "bigparent", "values", "sampling", "quota", "overshoot", "profile",
+)  # fmt: skip
 
 
 def main() -> int:

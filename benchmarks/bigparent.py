@@ -15,7 +15,7 @@ TITLE = "starts from a process that holds 2 GB of touched memory, and from one w
 def run(bench: Bench) -> Report:
     """Measure it."""
     report = Report("bigparent", TITLE)
-    available = _available_bytes()
+    available = available_bytes()
     if available < 2 * BIG_BYTES:
         report.missing = (
             f"it needs {2 * BIG_BYTES / 1e9:.0f} GB, and {available / 1e9:.1f} are free"
@@ -51,7 +51,8 @@ def run(bench: Bench) -> Report:
     return report
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
+    """Give how much memory could be used without swapping."""
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["MemAvailable"].split()[0]) * 1024

@@ -53,6 +53,10 @@ class Ours:
         """``%%container`` with that cell: nanoseconds."""
         return float(self.ask(op="cell", line=line, code=code)["ns"])
 
+    def values(self, what: str, size: int) -> float:
+        """Copy or sum an array of ``size`` bytes, take it into a cell or out of one: nanoseconds."""
+        return float(self.ask(op="values", what=what, bytes=size)["ns"])
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """Ask the worker for something.
 

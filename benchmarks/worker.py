@@ -23,6 +23,7 @@ class Worker:
     def __init__(self) -> None:
         self.ballast = bytearray()
         self.shell: Any = None
+        self.array: Any = None
 
     def op_hold(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hold memory, every page of it touched and no two of them the same."""
@@ -74,6 +75,44 @@ class Worker:
 
             self.shell = InteractiveShell.instance()
             self.shell.extension_manager.load_extension("nscontainer")
+
+    def op_values(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take an array somewhere (:mod:`benchmarks.values` says which steps there are)."""
+        import numpy as np
+
+        import nscontainer
+
+        count = int(request["bytes"]) // 8
+        # A virtual machine's first touch of memory takes ten times as long as filling it, and some give
+        # free memory back within seconds. So nobody holds the array who doesn't need it, and before each
+        # step more memory is touched than any of them takes.
+        inside = request["what"] in ("made", "copied", "out")
+        if inside:
+            self.array = None
+        elif self.array is None:
+            self.array = np.ones(count)
+        x = self.array
+        np.ones(3 * count)
+        make = f"import numpy; x = numpy.ones({count})"
+        steps: dict[str, Callable[[], Any]] = {
+            "copy": lambda: x.copy(),  # noqa: PLW0108  # there may be no x
+            "sum": lambda: x.sum(),  # noqa: PLW0108
+            "cell": lambda: nscontainer.run_cell("import numpy", check=True),
+            "in": lambda: nscontainer.run_cell(
+                "import numpy; x.sum()", inputs={"x": x}, check=True
+            ),
+            "made": lambda: nscontainer.run_cell(make, check=True),
+            "copied": lambda: nscontainer.run_cell(make + "; y = x.copy()", check=True),
+            "out": lambda: np.sum(
+                nscontainer.run_cell(make, out={"x": "x"}, check=True).values["x"]
+            ),
+        }
+        step = steps[request["what"]]
+        begin = time.perf_counter_ns()
+        kept = step()
+        spent = time.perf_counter_ns() - begin
+        del kept
+        return {"ns": spent}
 
     def op_stages(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take a run apart: the set-up's own stages, and the calls that the user waits in."""

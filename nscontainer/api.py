@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nscontainer import spec
-from nscontainer.errors import CommandError, HostError, SetupError
+from nscontainer.errors import CommandError, HostError, SetupError, TransferError
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.measure.result import RunResult
+    from nscontainer.values.transfer import Transfer
 
 Sink = Callable[[bytes], None]
 Message = dict[str, Any]
@@ -145,6 +147,9 @@ def run_cell(
     on_interrupt: Literal["raise", "return"] = "raise",
     colors: bool = False,
     width: int = 80,
+    inputs: Mapping[str, Any] | None = None,
+    out: Mapping[str, str] | None = None,
+    trust: bool = False,
     **options: Any,
 ) -> RunResult:
     """Run Python code in a fresh container, as ``%%container`` does.
@@ -153,6 +158,14 @@ def run_cell(
     ----------
     code
         The cell's source.
+    inputs
+        Variables that it finds, by name. They are pickled; large arrays are in memory that is shared
+        until the code writes to it.
+    out
+        Expressions that are evaluated at its end, where it succeeded, by the name under which their
+        values are in ``result.values``. Plain data, NumPy arrays and pandas tables come out.
+    trust
+        Unpickle what comes out, whatever it is. The container can then run code here.
     filename
         What tracebacks call it.
     line_offset
@@ -169,29 +182,51 @@ def run_cell(
     -------
     RunResult
         With ``outputs``, the messages kept in Jupyter's form.
+
+    Raises
+    ------
+    SpecError
+        Also where one of ``inputs`` can't be pickled, or one of ``out`` is no expression.
+    TransferError
+        The code succeeded, and a value that was asked for can't come out. ``error.result`` has the
+        result with the others. Other errors are those of :func:`run`.
+
+    Examples
+    --------
+    >>> r = nscontainer.run_cell("y = x.sum()", inputs={"x": x}, out={"total": "y"})
+    >>> r.values["total"]
+    45
     """
     container_type = engine()
     what = spec.build(None, **as_here(options))
-    with explained():
-        container = container_type.create(what, name=name, start=True)
-    container.send(
-        {
-            "msg_type": "execute_request",
-            "content": {
-                "code": code,
-                "filename": filename,
-                "line_offset": line_offset,
-                "sys_path": list(what.python_path),
-                "colors": colors,
-                "width": width,
-            },
+    from nscontainer.values.transfer import Transfer
+
+    with Transfer(inputs, out, trust=trust) as transfer:
+        with explained():
+            container = container_type.create(what, name=name, start=True)
+        request = {
+            "code": code,
+            "filename": filename,
+            "line_offset": line_offset,
+            "sys_path": list(what.python_path),
+            "colors": colors,
+            "width": width,
+            **transfer.request,
         }
-    )
-    if on_start is not None:
-        on_start(container)
-    return _driven(
-        container, on_stdout, on_stderr, on_message or _ignore, on_tick, code, check, on_interrupt
-    )
+        container.send({"msg_type": "execute_request", "content": request}, transfer.fds)
+        if on_start is not None:
+            on_start(container)
+        return _driven(
+            container,
+            on_stdout,
+            on_stderr,
+            transfer.watch(on_message or _ignore),
+            on_tick,
+            code,
+            check,
+            on_interrupt,
+            transfer,
+        )
 
 
 def as_here(options: dict[str, Any]) -> dict[str, Any]:
@@ -241,6 +276,7 @@ def _driven(
     code: str | None,
     check: bool,  # noqa: FBT001
     on_interrupt: str,
+    transfer: Transfer | None = None,
 ) -> RunResult:
     from nscontainer.measure.result import RunResult
 
@@ -267,17 +303,31 @@ def _driven(
         outputs=messages if code is not None else None,
         code=code,
     )
-    return judged(result, check=check, on_interrupt=on_interrupt)
+    return judged(result, transfer, check=check, on_interrupt=on_interrupt)
 
 
-def judged(result: RunResult, *, check: bool, on_interrupt: str) -> RunResult:
-    """Give a result back, or raise what the caller wants raised for it."""
+def judged(
+    result: RunResult, transfer: Transfer | None, *, check: bool, on_interrupt: str
+) -> RunResult:
+    """Give a result back with the values it brought, or raise what the caller wants raised for it."""
+    refused: dict[str, str] = {}
+    if transfer is not None and result.ok:
+        try:
+            values, refused = transfer.read()
+        except KeyboardInterrupt as interrupt:  # a million texts take a while
+            interrupt.result = result  # type: ignore[attr-defined]
+            raise
+        result = dataclasses.replace(result, values=values)
     if result.interrupted and on_interrupt == "raise":
-        interrupt = KeyboardInterrupt()
-        interrupt.result = result  # type: ignore[attr-defined]
-        raise interrupt
+        interrupted = KeyboardInterrupt()
+        interrupted.result = result  # type: ignore[attr-defined]
+        raise interrupted
     if check and not result.ok:
         error = CommandError(result.describe_exit(), exit_code=result.exit_code)
         error.result = result  # type: ignore[attr-defined]
         raise error
+    if refused:
+        failure = TransferError(refused)
+        failure.result = result
+        raise failure
     return result

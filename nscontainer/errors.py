@@ -101,6 +101,27 @@ class CommandError(NsContainerError):
         self.exit_code = exit_code
 
 
+class TransferError(NsContainerError):
+    """A value that was to come out of a container can't; the message names each such, and why.
+
+    Parameters
+    ----------
+    refused
+        The reasons, by name.
+
+    Attributes
+    ----------
+    result
+        The run's :class:`~nscontainer.RunResult`, with the values that did come out.
+    """
+
+    result: object = None
+
+    def __init__(self, refused: dict[str, str]) -> None:
+        super().__init__("; ".join(f"--out {name}: {why}" for name, why in refused.items()))
+        self.refused = refused
+
+
 def one_line(error: BaseException) -> str:
     """Render an error as the one line a front end prints: what was wrong, then how to mend it."""
     hint = getattr(error, "hint", None)

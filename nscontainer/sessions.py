@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
+    from nscontainer.values.transfer import Transfer
 
 _END_S: Final = 10.0
 
@@ -167,6 +168,9 @@ class Session:
         on_interrupt: Literal["raise", "return"] = "raise",
         colors: bool = False,
         width: int = 80,
+        inputs: Mapping[str, Any] | None = None,
+        out: Mapping[str, str] | None = None,
+        trust: bool = False,
     ) -> RunResult:
         """Run a cell in it; parameters as :func:`nscontainer.run_cell` has them.
 
@@ -181,22 +185,9 @@ class Session:
         StateError
             The session has ended, is paused, or another process has it.
         """
-        from nscontainer.engine.pump import Sinks
-        from nscontainer.measure.provenance import collect
-        from nscontainer.measure.result import RunResult
+        from nscontainer.values.transfer import Transfer
 
         self.attach()
-        assert self._attached is not None
-        said: list[api.Message] = []
-        out: list[bytes] = []
-        err: list[bytes] = []
-
-        def take(message: api.Message) -> None:
-            said.append(message)
-            if on_message is not None:
-                on_message(message)
-
-        tick = None if on_tick is None else (lambda: on_tick(self.container))
         request = {
             "code": code,
             "filename": filename,
@@ -205,13 +196,44 @@ class Session:
             "colors": colors,
             "width": width,
         }
-        sinks = Sinks(on_stdout or out.append, on_stderr or err.append, take, tick)
+        tick = None if on_tick is None else (lambda: on_tick(self.container))
+        with Transfer(inputs, out, trust=trust) as transfer:
+            show = transfer.watch(on_message or _ignore)
+            result = self._run(request, transfer, on_stdout, on_stderr, show, tick)
+            return api.judged(result, transfer, check=check, on_interrupt=on_interrupt)
+
+    def _run(
+        self,
+        request: dict[str, Any],
+        transfer: Transfer,
+        on_stdout: api.Sink | None,
+        on_stderr: api.Sink | None,
+        on_message: Callable[[api.Message], None],
+        tick: Callable[[], None] | None,
+    ) -> RunResult:
+        from nscontainer.engine.pump import Sinks
+        from nscontainer.measure.provenance import collect
+        from nscontainer.measure.result import RunResult
+
+        assert self._attached is not None
+        said: list[api.Message] = []
+        out: list[bytes] = []
+        err: list[bytes] = []
         surroundings: list[Provenance] = []
+        code = str(request["code"])
+
+        def take(message: api.Message) -> None:
+            if message.get("msg_type") != "values":
+                said.append(message)
+            on_message(message)
 
         def look_around() -> None:
             surroundings.append(collect({**self._facts, "released_unix": time.time()}, code))
 
-        end = self._attached.run(request, sinks, meanwhile=look_around)
+        sinks = Sinks(on_stdout or out.append, on_stderr or err.append, take, tick)
+        end = self._attached.run(
+            request | transfer.request, sinks, fds=transfer.fds, meanwhile=look_around
+        )
         result = RunResult.from_record(
             end.record,
             end.samples,
@@ -223,7 +245,7 @@ class Session:
         )
         if end.over:
             self._note_end(result.describe_exit())
-        return api.judged(result, check=check, on_interrupt=on_interrupt)
+        return result
 
     def _note_end(self, how: str) -> None:
         self.over = _ends[self.name] = how
@@ -257,6 +279,10 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _ignore(_message: api.Message) -> None:
+    """Take a message and do nothing: it is in the result's outputs."""
 
 
 def _at_hand(name: str) -> Session | None:

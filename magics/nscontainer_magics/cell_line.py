@@ -7,11 +7,13 @@ import functools
 import keyword
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nscontainer import options
 from nscontainer.errors import SpecError
+from nscontainer_magics import variables
 
 _DESCRIPTION: Final = """\
 Run this cell in a fresh container, held to the limits given; or, given the NAME of a session that
@@ -27,6 +29,7 @@ Examples:
   %%container --sh --pids-limit 20
   %%container lab -o r                           in the session lab: %container create lab
   %%container -v ./data:/data:ro --timeout 1m -e SEED=1
+  %%container -i x,df --out total,top=df.nlargest(3,'y')      variables in, values out
 Python variables: --cpu $q or --cpu {q*100}%"""
 
 
@@ -39,6 +42,11 @@ class CellLine:
     session: str | None = None
     name: str | None = None
     output: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The notebook's variable, by its name in the cell."""
+    out: Mapping[str, str] = field(default_factory=dict)
+    """The expression, by the notebook's variable that is to have its value."""
+    trust: bool = False
     sh: bool = False
     quiet: bool = False
     raise_error: bool = True
@@ -58,6 +66,25 @@ def parser() -> options.Parser:
     )
     made.add_argument("session", metavar="NAME", nargs="?", help="run it in this session")
     made.add_argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    made.add_argument(
+        "-i",
+        "--in",
+        dest="inputs",
+        metavar="NAME,…",
+        action="append",
+        help="take variables of the notebook along; NAME=VARIABLE renames one (repeat)",
+    )
+    made.add_argument(
+        "--out",
+        metavar="NAME=EXPR,…",
+        action="append",
+        help="keep values of the cell in variables; NAME alone is its own (repeat)",
+    )
+    made.add_argument(
+        "--trust",
+        action="store_true",
+        help="unpickle what --out brings: then the container can run code in the notebook",
+    )
     made.add_argument("--sh", action="store_true", help="the cell is a script for /bin/sh")
     made.add_argument(
         "--no-raise-error",
@@ -112,7 +139,13 @@ def parse(line: str) -> CellLine:
         raise SpecError(message, hint="as -o r")
     if given.session is not None:
         _refuse_options(given)
+    inputs = variables.parse_inputs(given.inputs or ())
+    out = variables.parse_out(given.out or ())
+    _check_together(given, inputs, out)
     return CellLine(
+        inputs=inputs,
+        out=out,
+        trust=given.trust,
         build=options.to_build_kwargs(given, environ=os.environ),
         session=given.session,
         name=given.name,
@@ -139,3 +172,17 @@ def _refuse_options(given: argparse.Namespace) -> None:
         value = f" {option.metavar}" if option.takes_value else ""
         command = f"rename {name} NEW" if option.dest == "name" else f"{verb} {name} {flag}{value}"
         raise SpecError(message, hint=f"%container {command}")
+
+
+def _check_together(
+    given: argparse.Namespace, inputs: Mapping[str, str], out: Mapping[str, str]
+) -> None:
+    if given.sh and (inputs or out):
+        message = f"{'-i' if inputs else '--out'} is for Python cells, and --sh makes it a shell's"
+        raise SpecError(message, hint="-e NAME=$value gives a script a value")
+    if given.trust and not out:
+        message = "--trust has nothing to trust without --out"
+        raise SpecError(message, hint="as --out model --trust")
+    if given.output in out:
+        message = f"-o and --out would both set {given.output!r}"
+        raise SpecError(message, hint="give one of them another name")

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
+from IPython.core.getipython import get_ipython
 
 from nscontainer import options
 from nscontainer.cli import create
-from nscontainer_magics import cell_line, commands
+from nscontainer_magics import cell_line, commands, variables
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -65,6 +66,10 @@ def _cell_options() -> Iterable[str]:
 
 def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
     previous = words[-2] if len(words) > 1 else ""
+    if previous in ("-i", "--in"):
+        word = words[-1]
+        before = word[: max(word.rfind(","), word.rfind("=")) + 1]
+        return [before + name for name in _variables()]
     if previous in _CHOICES:
         return _CHOICES[previous]
     for option in options.OPTIONS:
@@ -86,6 +91,12 @@ def _sub_command(words: list[str]) -> Iterable[str]:
     if words[-1].startswith("-"):
         return re.findall(r"(?<=\[)-{1,2}\w+", command.usage)
     return _names() if command.takes_name else ()
+
+
+def _variables() -> list[str]:
+    """List the notebook's variables that -i may name."""
+    shell: Any = get_ipython()
+    return variables.to_take(shell.user_ns, shell.user_ns_hidden)
 
 
 def _sessions(words: list[str]) -> Iterable[str]:

@@ -25,8 +25,10 @@ class ContainerFailed(CommandError):  # noqa: N818  # it reads as what happened
         The :class:`~nscontainer.RunResult`, whole.
     """
 
-    def __init__(self, result: RunResult, over: str | None = None) -> None:
-        super().__init__(_how(result, over), exit_code=result.exit_code)
+    def __init__(
+        self, result: RunResult, *, over: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(_how(result, over), exit_code=result.exit_code, hint=hint)
         self.result = result
 
     def _render_traceback_(self) -> list[str]:

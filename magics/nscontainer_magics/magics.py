@@ -8,13 +8,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
-from nscontainer.errors import HostError, NsContainerError, SpecError
-from nscontainer_magics import cell_line, commands, script, session_commands
+from nscontainer.errors import HostError, NsContainerError, SpecError, TransferError
+from nscontainer_magics import cell_line, commands, script, session_commands, variables
 from nscontainer_magics.display import Display
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 
@@ -62,14 +62,16 @@ class ContainerMagics(Magics):
                 message = "the cell is empty"
                 raise SpecError(message, hint="write code below the %%container line")
             held = None if asked.session is None else session_commands.find(asked.session)
-            result = self._run(asked, cell) if held is None else self._run_in(held, cell)
-        self.last = result
+            result, refusal = self._run(asked, cell, held)
+        # Values belong to the variables: what a variable lets go of mustn't be kept here.
+        self.last = dataclasses.replace(result, values={}) if result.values else result
         if asked.output:
             self._ip.user_ns[asked.output] = result
+        self._ip.user_ns.update(result.values)
         if not asked.quiet:
             self._show(result)
         over = None if held is None or held.over is None else held.name
-        self._judge(result, asked, over)
+        self._judge(result, refusal, asked, over)
 
     @line_magic("container")  # type: ignore[arg-type]
     @_documented(commands.help_text())
@@ -89,55 +91,82 @@ class ContainerMagics(Magics):
             raise SpecError(message, hint="begin a cell with %%container")
         return self.last
 
-    def _run(self, asked: CellLine, cell: str) -> RunResult:
-        from nscontainer import api
-
+    def _run(
+        self, asked: CellLine, cell: str, session: Session | None
+    ) -> tuple[RunResult, TransferError | None]:
+        """Run the cell; give its result, and what says which values it couldn't bring."""
         shown = Display(self._ip)
-        how_shown = self._how_shown(shown)
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
-        sinks: dict[str, Any] = {"on_stdout": shown.stdout, "on_stderr": shown.stderr}
-        options = {**asked.build, **sinks, "name": asked.name, "on_interrupt": "return"}
-        if program is None:
-            result = api.run_cell(
-                cell,
-                on_start=shown.attach,
-                **how_shown,
-                **options,
-            )
-        else:
-            how = script.make(cell, program, name=how_shown["filename"])
-            options.setdefault("workdir", _working_directory())
-            result = api.run(how.command, input=how.stdin, **options)
+        sinks: dict[str, Any] = {
+            "on_stdout": shown.stdout,
+            "on_stderr": shown.stderr,
+            "on_interrupt": "return",
+        }
+        refusal: TransferError | None = None
+        try:
+            if program is not None:
+                result = self._run_script(asked, cell, program, sinks)
+            else:
+                result = self._run_python(asked, cell, session, shown, sinks)
+        except TransferError as error:
+            refusal, result = error, cast("RunResult", error.result)
         stdout, stderr = shown.finish()
-        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
 
-    def _run_in(self, session: Session, cell: str) -> RunResult:
-        """Run a cell in a session."""
-        if cell.startswith("#!"):
-            message = "a session runs Python cells: #! is for a container of its own"
-            raise SpecError(message, hint="leave the name of the session out, or the #! line")
-        shown = Display(self._ip)
-        shown.attach(session)
-        result = session.run_cell(
-            cell,
-            **self._how_shown(shown),
-            on_stdout=shown.stdout,
-            on_stderr=shown.stderr,
-            on_interrupt="return",
-        )
-        stdout, stderr = shown.finish()
-        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+    def _run_python(
+        self,
+        asked: CellLine,
+        cell: str,
+        session: Session | None,
+        shown: Display,
+        sinks: dict[str, Any],
+    ) -> RunResult:
+        from nscontainer import api
+        from nscontainer.values import inputs
 
-    def _how_shown(self, shown: Display) -> dict[str, Any]:
-        """Give the arguments about a Python cell's place and output."""
-        return {
-            # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
-            "filename": f"Cell In[{self._ip.displayhook.prompt_count}]",
+        how: dict[str, Any] = {
+            "filename": self._place(),
             "line_offset": 1,  # the magic's own line: line numbers are the editor's
             "on_message": shown.message,
             "colors": str(self._ip.colors).lower() != "nocolor",
             "width": shutil.get_terminal_size().columns,
+            "inputs": inputs.look_up(asked.inputs, self._ip.user_ns),
+            "out": asked.out,
+            "trust": asked.trust,
+            **sinks,
         }
+        result: RunResult
+        if session is None:
+            result = api.run_cell(
+                cell, name=asked.name, on_start=shown.attach, **how, **asked.build
+            )
+        else:
+            shown.attach(session)
+            result = session.run_cell(cell, **how)
+        return result
+
+    def _run_script(
+        self, asked: CellLine, cell: str, program: tuple[str, ...], sinks: dict[str, Any]
+    ) -> RunResult:
+        from nscontainer import api
+
+        if asked.session is not None:
+            message = "a session runs Python cells: #! is for a container of its own"
+            raise SpecError(message, hint="leave the name of the session out, or the #! line")
+        if asked.inputs or asked.out:
+            message = f"variables go into Python cells only, and this is one of {program[0]}"
+            raise SpecError(message, hint="-e NAME=$value gives a script a value")
+        how = script.make(cell, program, name=self._place())
+        options = {"workdir": _working_directory(), **asked.build}
+        result: RunResult = api.run(
+            how.command, input=how.stdin, name=asked.name, **options, **sinks
+        )
+        return result
+
+    def _place(self) -> str:
+        """Name the cell as tracebacks do."""
+        # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
+        return f"Cell In[{self._ip.displayhook.prompt_count}]"
 
     def _show(self, result: RunResult) -> None:
         """Show the card, as ``display(result)`` would: without asking each of a dozen formatters."""
@@ -147,16 +176,31 @@ class ContainerMagics(Magics):
             shown["text/html"] = result._repr_html_()
         display(shown, raw=True)
 
-    def _judge(self, result: RunResult, asked: CellLine, over: str | None) -> None:
-        """Fail as the container did; ``over`` is the session that has ended with it."""
-        if result.ok:
-            if over is not None:
-                print(f"session {over!r} has ended", file=sys.stderr)
+    def _judge(
+        self,
+        result: RunResult,
+        refusal: TransferError | None,
+        asked: CellLine,
+        over: str | None,
+    ) -> None:
+        """Fail as the container did, or since a value of it couldn't be had.
+
+        ``over`` is the session that has ended with it.
+        """
+        error: Any
+        if result.ok and over is not None:
+            print(f"session {over!r} has ended", file=sys.stderr)
+        if result.ok and refusal is None:
             return
-        kind = Interrupted if result.interrupted else ContainerFailed
-        error = kind(result, over)
+        if refusal is not None:
+            error = in_one_line(refusal)
+        elif result.interrupted:
+            error = Interrupted(result, over=over)
+        else:
+            hint = variables.missing(result, self._ip.user_ns)
+            error = ContainerFailed(result, over=over, hint=hint)
         if asked.raise_error:
-            raise error
+            raise error from None
         for line in error._render_traceback_():
             print(line, file=sys.stderr)
 

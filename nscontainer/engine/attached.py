@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -89,16 +89,17 @@ class Attached:
         """Leave the session to others; a cell that runs goes on."""
         self._finalizer()
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send the runner a message."""
+    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send the runner a message, and file descriptors with it."""
         assert self.channel is not None
-        pump.send_frame(self.channel, message)
+        pump.send_frame(self.channel, message, fds)
 
     def run(
         self,
         request: dict[str, Any],
         sinks: pump.Sinks,
         *,
+        fds: Sequence[int] = (),
         meanwhile: Callable[[], object] = lambda: None,
     ) -> CellEnd:
         """Run one cell; whatever breaks this off lets go of the session.
@@ -107,6 +108,8 @@ class Attached:
         ----------
         request
             The content of the ``execute_request``.
+        fds
+            What goes with it.
         meanwhile
             Called once the cell is on its way: what takes a fraction of a millisecond is free then.
 
@@ -122,7 +125,7 @@ class Attached:
             with pump.interrupts() as caught:
                 self._ask("cell_begin")
                 try:
-                    times, end = self._relay(request, sinks, caught, meanwhile)
+                    times, end = self._relay(request, fds, sinks, caught, meanwhile)
                 except BaseException:  # a sink's own, perhaps
                     self.close()
                     raise
@@ -134,6 +137,7 @@ class Attached:
     def _relay(
         self,
         request: dict[str, Any],
+        fds: Sequence[int],
         sinks: pump.Sinks,
         caught: pump.Interrupts,
         meanwhile: Callable[[], object],
@@ -148,7 +152,7 @@ class Attached:
 
         relay = pump.Relay(self, replace(sinks, message=take))
         relay.frames = self._frames
-        self.send({"msg_type": "execute_request", "content": request})
+        self.send({"msg_type": "execute_request", "content": request}, fds)
         meanwhile()
         times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
         self._drain(relay)

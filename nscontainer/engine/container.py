@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,12 +211,12 @@ class Container:
             raise StateError(message, hint="create makes sessions; exec runs commands in any")
         return Attached(self.name, self._connect(), self._interrupted)
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message to the cell's runner."""
+    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message to the cell's runner, and file descriptors with it."""
         if self._made is None or self._made.channel is None:
             message_ = "this container runs no cell of ours"
             raise StateError(message_)
-        pump.send_frame(self._made.channel, message)
+        pump.send_frame(self._made.channel, message, fds)
 
     @property
     def tty_fd(self) -> int | None:

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -39,11 +39,17 @@ class Sinks:
     tick_s: float = 0.25
 
 
-def send_frame(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message to the cell's runner."""
+def send_frame(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send one message to the cell's runner, and file descriptors with its first byte.
+
+    None ever comes the other way: what is read from the channel is read without room for any, so
+    Linux closes those that a container sends (unix(7)).
+    """
     body = json.dumps(message).encode()
+    data = _FRAME.pack(len(body)) + body
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        channel.sendall(_FRAME.pack(len(body)) + body)
+        sent = socket.send_fds(channel, [data], list(fds)) if fds else 0
+        channel.sendall(memoryview(data)[sent:])
 
 
 class Frames:

@@ -151,7 +151,10 @@ class Spawner:
                 self._replace_spare()
                 wire.send(self._ready_spare(), message, fds)
             assert self.spare is not None
-            self.busy.add(self.spare)
+            if message["spec"]["session"]:  # idle between its cells, and those come one by one
+                self.spare.close()
+            else:
+                self.busy.add(self.spare)
             self.spare = None
             self._latest = _for_standby(message) if self.standby else None
         except (NsContainerError, OSError) as error:
@@ -204,7 +207,9 @@ class Spawner:
             received = inbox.get()
             if received is not None and received[0]["op"] == "stand by":
                 standby = monitor.StandBy.make(self._standby_request(received[0], line))
-                received = inbox.get() if standby.lasts_until(line) else None
+                received = inbox.pop()  # it may have come along with "stand by"
+                if received is None and standby.lasts_until(line):
+                    received = inbox.get()
             if received is not None:
                 message, fds = received
                 control = socket.socket(fileno=fds[0])

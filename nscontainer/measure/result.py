@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,8 @@ class RunResult:
         The cell's code, None for a command.
     provenance
         Where, on what and with what it ran.
+    values
+        What ``run_cell(…, out=…)`` brought out of it, by name. A saved file doesn't keep them.
 
     Examples
     --------
@@ -75,6 +77,8 @@ class RunResult:
     outputs: tuple[Mapping[str, Any], ...]
     code: str | None
     provenance: Provenance
+    # Arrays don't compare to one bool, and a result is the same with or without what was taken of it.
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_record(

@@ -68,7 +68,7 @@ class _Conversation:
                 raise KeyboardInterrupt
             if self.shell is None:
                 self.shell = session.ready(content, self.outbox)
-            error = session.run(self.shell, content)
+            error = session.run(self.shell, content, self.outbox, self.inbox)
         except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
             error = caught
             session.report(error, self.outbox)

@@ -94,6 +94,11 @@ def _join_threads() -> None:
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+def failed(error: BaseException | None) -> bool:
+    """Tell whether a cell that ended with this exception failed."""
+    return error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0))
+
+
 def exit_code(error: BaseException | None) -> int:
     """Give the exit code of a cell that ended with this exception: as a script's."""
     if error is None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import door, frames, mime, process, streams
+from . import door, frames, mime, process, streams, values
 from .raw_output import RawOutput
 from .wire import Inbox, Outbox
 
@@ -94,7 +94,7 @@ def main(channel: socket.socket) -> int:
             return _NO_OWNER
         content = request.get("content", {})
         shell = ready(content, outbox)
-        error = run(shell, content)
+        error = run(shell, content, outbox, inbox)
     except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
         error = caught
         report(error, outbox)
@@ -131,8 +131,19 @@ def ready(content: dict[str, Any], outbox: Outbox) -> Shell:
     return shell
 
 
-def run(shell: Shell, content: dict[str, Any]) -> BaseException | None:
+def run(
+    shell: Shell, content: dict[str, Any], outbox: Outbox, inbox: Inbox
+) -> BaseException | None:
     """Run the cell that a request asks for; give the exception that ended it, if one did."""
+    with contextlib.closing(values.Carrier(content, inbox.fds)) as carrier:
+        shell.namespace.update(carrier.take())
+        error = _execute(shell, content)
+        if carrier.asked and not process.failed(error) and not outbox.forked:
+            outbox.send("values", carrier.give(shell.namespace))
+    return error
+
+
+def _execute(shell: Shell, content: dict[str, Any]) -> BaseException | None:
     filename = str(content.get("filename") or "Cell In[1]")
     code = str(content.get("code") or "")
     # IPython drops empty lines at the beginning: as an offset they still count.

@@ -35,6 +35,7 @@ _RATE = 2000  # ... and how many a second are earned back; beyond it, lines shar
 _TICK_S = 0.02  # how long a partial line, or a line of a flood, waits for company
 _IDLE_TICKS = 10  # after so many without work the flusher ends
 
+_ROOM = socket.CMSG_SPACE(4 * 4)  # for file descriptors: the owner sends two at most
 _SIGNALS = [int(number) for number in signal.valid_signals()]
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -293,12 +294,19 @@ class Outbox:
 
 
 class Inbox:
-    """Reads the owner's messages, whole ones only, however they arrive."""
+    """Reads the owner's messages, whole ones only, however they arrive; and file descriptors.
+
+    Attributes
+    ----------
+    fds
+        The descriptors that came and that nobody has taken yet, in order.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._chunks: list[bytes] = []
+        self._chunks: list[tuple[bytes, list[tuple[int, int, bytes]], int, Any]] = []
         self._messages: deque[Message] = deque()
+        self.fds: list[int] = []
 
     def connect(self, sock: socket.socket) -> None:
         """Read the messages of a session's next owner."""
@@ -335,20 +343,23 @@ class Inbox:
     def _fill(self, flags: int) -> bool:
         """Take in what there is; received and kept in one C call, as in :meth:`Outbox._pump`."""
         before = len(self._chunks)
+        flags |= socket.MSG_CMSG_CLOEXEC
         try:
-            self._chunks.extend(map(self._sock.recv, (1 << 20,), (flags,)))
+            self._chunks.extend(map(self._sock.recvmsg, (1 << 20,), (_ROOM,), (flags,)))
         except OSError:
             return False
-        if len(self._chunks) == before or not self._chunks[-1]:
+        if len(self._chunks) == before or not self._chunks[-1][0]:
             del self._chunks[before:]
             return False
-        data = b"".join(self._chunks)
+        data = b"".join([chunk[0] for chunk in self._chunks])
+        rights = [sent for chunk in self._chunks for *_, sent in chunk[1]]
         while len(data) >= 4 and len(data) >= (end := 4 + int.from_bytes(data[:4], "big")):
             message = json.loads(data[4:end])
             if isinstance(message, dict):
                 self._messages.append(message)
             data = data[end:]
-        self._chunks[:] = [data]
+        self.fds.extend(memoryview(b"".join(rights)).cast("i"))
+        self._chunks[:] = [(data, [], 0, None)]
         return True
 
 

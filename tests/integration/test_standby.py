@@ -86,6 +86,17 @@ def test_it_is_nobodys_until_it_is_asked_for(top: Path) -> None:
     assert standing_by(top) == [one]
 
 
+def test_a_request_while_one_is_being_made(top: Path) -> None:
+    """At whatever moment of the making it comes: it is served, and by that one where it can be."""
+    pooled = 0
+    for n in range(90):
+        result = true()
+        assert result.ok
+        pooled += bool(result.record["pooled"])
+        time.sleep(0.002 + n % 30 * 0.0005)
+    assert pooled > 0
+
+
 TELL = """
 import json, os, sys
 print(json.dumps({

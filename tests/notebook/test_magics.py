@@ -322,7 +322,7 @@ def test_shebang_that_is_missing(kernel: Kernel):
     [
         ("--memroy 1G", "--memroy is not an option (did you mean --memory?)"),
         ("--memory lots", "'lots' is not a size"),
-        ("lab extra", "'extra' is one argument too many"),
+        ("lab extra", "--cpu is the whole session's"),
         ("--cpu '20%", "no closing quotation"),
         ("-o 1x", "'1x' can't be a variable's name"),
         ("--cpu", "expected one argument"),
@@ -444,3 +444,85 @@ def _left_of(container_id: str, pids: list[int]) -> list[str]:
     there = [path for paths in leaks.look().values() for path in paths]
     left = [path for path in there if container_id in path or "tests-killed" in path]
     return left + [f"process {pid}" for pid in pids if os.path.exists(f"/proc/{pid}")]
+
+
+# --- variables ---------------------------------------------------------------------------------
+
+DEFINE = """
+import numpy as np, pandas as pd
+x = np.arange(5)
+df = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})
+def helper(): pass
+"""
+
+
+def test_variables_in_and_values_out(kernel: Kernel):
+    """-i takes variables along, as they are and renamed; --out sets others, -o the result."""
+    assert kernel.run(DEFINE).ok
+    code = (
+        "%%container -q -i x,df -i z=x -o r --out total=x.sum(),big=max(z[0],z[4]) --out 'df2=df'\n"
+        "df['c'] = x[:2] * 2\nx[0] = 99"
+    )
+    cell = kernel.run(code)
+    assert cell.ok, cell.errors()
+    shown = kernel.run("int(total), int(big), list(df2.columns), list(df.columns), int(x[0]), r.ok")
+    # z is x: two names of one thing stay two names of one thing.
+    assert shown.shown() == ["(109, 99, ['a', 'b', 'c'], ['a', 'b'], 0, True)"]
+
+
+def test_a_value_that_cannot_come(kernel: Kernel):
+    """One line at the end; the result and the other values are there; nothing is set by a failed cell."""
+    cell = kernel.run("%%container -o r2 --out good,bad=object()\ngood = 1")
+    assert not cell.ok
+    (error,) = cell.errors()
+    assert error.startswith("TransferError: --out bad: what is of type object doesn't come out")
+    assert "\n" not in error
+    assert cell.shown("text/html")  # the card
+    assert kernel.run("good, r2.ok, 'bad' in globals()").shown() == ["(1, True, False)"]
+    failed = kernel.run("%%container -q --out late=1\n1 / 0")
+    assert not failed.ok
+    assert kernel.run("'late' in globals()").shown() == ["False"]
+
+
+def test_what_cannot_go_in_is_one_line(kernel: Kernel):
+    """Undefined, the notebook's own, without a pickle: said before anything is made."""
+    assert kernel.run(DEFINE).ok
+    for line, said in (
+        (
+            "-i dff",
+            "SpecError: there is no variable 'dff' to take into the container (did you mean df?)",
+        ),
+        ("-i np", "SpecError: variable 'np' can't be taken into the container: numpy is a module"),
+        ("-i helper", "function helper is defined in the notebook, and only its name would go in"),
+    ):
+        (error,) = kernel.run(f"%%container {line}\n1").errors()
+        assert said in error
+        assert "\n" not in error
+
+
+def test_a_name_that_only_the_notebook_has(kernel: Kernel):
+    """A NameError for it is followed by a line that names -i."""
+    assert kernel.run(DEFINE).ok
+    inner, outer = kernel.run("%%container -q\ndf.head()").errors()
+    assert inner.endswith("NameError: name 'df' is not defined")
+    assert outer == (
+        "ContainerFailed: exit code 1 (df is a variable of the notebook: -i df takes it along)"
+    )
+
+
+def test_trust(kernel: Kernel):
+    """A value without a safe form comes by pickle where the line says --trust."""
+    code = "%%container -q --out c{}\nimport collections\nc = collections.Counter('aab')"
+    (error,) = kernel.run(code.format("")).errors()
+    assert "--trust" in error
+    assert kernel.run(code.format(" --trust")).ok
+    assert kernel.run("c['a']").shown() == ["2"]
+
+
+def test_variables_are_completed(kernel: Kernel):
+    """Tab after -i gives the notebook's variables, also after a comma and an equals sign."""
+    assert kernel.run("tabbed_one = tabbed_two = 1").ok
+    assert kernel.complete("%%container -i tabb") == ["tabbed_one", "tabbed_two"]
+    assert kernel.complete("%%container -i x,tabbed_o") == ["x,tabbed_one"]
+    assert kernel.complete("%%container -q --in y=tabbed_t") == ["y=tabbed_two"]
+    assert kernel.complete("%%container --tru") == ["--trust"]
