@@ -313,6 +313,8 @@ class Inbox:
         self._sock = sock
         self._chunks.clear()
         self._messages.clear()
+        while self.fds:
+            os.close(self.fds.pop())
 
     def get(self, msg_type: str | None = None) -> Message | None:
         """Wait for a message (of a type; others stay); None when the owner has closed."""
@@ -326,7 +328,7 @@ class Inbox:
 
     def pending(self) -> bool:
         """Tell whether anything has come that was not taken. A signal handler may ask."""
-        if self._messages or any(self._chunks):
+        if self._messages or any(chunk[0] for chunk in self._chunks):
             return True
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))

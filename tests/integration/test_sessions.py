@@ -15,7 +15,7 @@ import pytest
 import nscontainer
 from nscontainer import Container, Session, spec
 from nscontainer.engine.attached import Attached
-from nscontainer.errors import NotFoundError, SpecError, StateError
+from nscontainer.errors import NotFoundError, SpecError, StateError, TransferError
 from tests.integration.inside import Owner, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
@@ -450,3 +450,16 @@ def test_a_hostile_session_breaks_nothing(lab: Session) -> None:
     lab.run_cell("os.close(3)")
     lab.container.update(cpu="50%")
     assert lab.run_cell("print(2)").stdout == "2\n"
+
+
+def test_values_go_in_and_out_cell_by_cell(engine: Path) -> None:
+    """-i and --out of a session's cells: each brings its own, and no descriptor stays behind."""
+    with nscontainer.session() as lab:
+        first = lab.run_cell("y = [n * 2 for n in x]", inputs={"x": [1, 2]}, out={"all": "y"})
+        assert first.values == {"all": [2, 4]}
+        count = "n = len(__import__('os').listdir('/proc/self/fd'))"
+        seen = [lab.run_cell(count, inputs={"x": i}, out={"n": "n"}).values["n"] for i in range(5)]
+        assert len(set(seen)) == 1
+        with pytest.raises(TransferError, match="function"):
+            lab.run_cell("f = print", out={"f": "lambda: 1"})
+        assert lab.run_cell("pass", out={"y": "y"}).values == {"y": [2, 4]}

@@ -322,7 +322,7 @@ def test_shebang_that_is_missing(kernel: Kernel):
     [
         ("--memroy 1G", "--memroy is not an option (did you mean --memory?)"),
         ("--memory lots", "'lots' is not a size"),
-        ("lab extra", "--cpu is the whole session's"),
+        ("lab extra", "'extra' is one argument too many"),
         ("--cpu '20%", "no closing quotation"),
         ("-o 1x", "'1x' can't be a variable's name"),
         ("--cpu", "expected one argument"),
