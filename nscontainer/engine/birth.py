@@ -368,7 +368,7 @@ class Birth:
             else {CGROUP2: next(iter(self.cgroup.paths.values()))},
             stdio=request.stdio,
             sync=sync,
-            monitor_fds=(self._lock_fd, self.request.control.fileno()),
+            monitor_fds=self._monitor_fds(),
             channel=request.channel,
             views=tuple(lower.view.path for lower in request.lowers),
             volumes=volumes,
@@ -378,6 +378,11 @@ class Birth:
             standby=self.standby,
             entry_fds=self.cgroup.entry_fds(),
         )
+
+    def _monitor_fds(self) -> tuple[int, ...]:
+        if self.request.halt_at:  # init, too, watches for the owner's end then
+            return (self._lock_fd,)
+        return self._lock_fd, self.request.control.fileno()
 
     def _hostname(self) -> str:
         own = self.namespaces["uts"] == "private"

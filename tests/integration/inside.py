@@ -92,11 +92,11 @@ def private_engine() -> Iterator[Path]:
         subprocess.run(["rm", "-rf", str(top)], check=True)
 
 
-def holdings(top: Path) -> list[str]:
-    """What the engine keeps of containers in a state directory."""
+def holdings(top: Path, *, standby: bool = False) -> list[str]:
+    """What the engine keeps of containers in a state directory; of those that stand by, if asked."""
     return [
         f"{folder}/{name}"
-        for folder in ("containers", "standby", "names", "mnt")
+        for folder in ("containers", "names", "mnt", *(["standby"] if standby else []))
         if (top / folder).is_dir()
         for name in os.listdir(top / folder)
     ] + (["halted"] if (top / "halted").exists() else [])

@@ -43,7 +43,7 @@ class Traces:
         self, owner: Owner | None = None, ids: Iterator[str] | tuple[str, ...] = ()
     ) -> list[str]:
         """Everything that has stayed, a line each."""
-        found = [f"file {it}" for it in holdings(self.top)]
+        found = [f"file {it}" for it in holdings(self.top, standby=True)]
         found += [f"mount {it}" for it in leaks.mounts() if it not in self.mounts]
         found += [
             f"interface {it}" for it in os.listdir("/sys/class/net") if it not in self.interfaces

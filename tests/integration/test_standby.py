@@ -202,8 +202,8 @@ print(api.run(["echo", "second"]).stdout, end="", flush=True)
     owner.say("go")
     code, out, err = owner.wait()
     assert (code, out) == (0, "second\n"), err
-    eventually(lambda: holdings(top) == [])
-    assert holdings(top) == []
+    eventually(lambda: holdings(top, standby=True) == [])
+    assert holdings(top, standby=True) == []
     assert eventually(lambda: not [path for path in leaks.cgroups() if one in path])
 
 
@@ -233,8 +233,8 @@ def test_owner_or_spawner_is_killed_while_it_is_made(
     ids = os.listdir(top / "standby")
     os.kill(owner.process.pid if victim == "owner" else named(owner, "nsc-spawner"), signal.SIGKILL)
     ids += [one for one in os.listdir(top / "standby") if one not in ids]
-    eventually(lambda: holdings(top) == [])
-    assert holdings(top) == []
+    eventually(lambda: holdings(top, standby=True) == [])
+    assert holdings(top, standby=True) == []
     assert eventually(lambda: not [p for p in leaks.cgroups() if any(one in p for one in ids)])
     owner.kill()
     assert eventually(lambda: not owner.offspring())
