@@ -66,7 +66,7 @@ def copy_out(container: Container, source: str, target: str) -> list[str]:
         with _fresh_directory(os.path.dirname(place)) as fresh:
             try:
                 left_out = _unpack(stream, fresh)
-            except (tarfile.TarError, EOFError, OSError) as error:
+            except (tarfile.TarError, EOFError, OSError, ArithmeticError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 message = f"{source} can't be copied: {reason}"
                 raise CommandError(message, exit_code=1) from None
@@ -195,9 +195,9 @@ def _fresh_directory(beside: str) -> Iterator[str]:
 def _unpack(stream: IO[bytes], fresh: str) -> list[str]:
     """Unpack a container's tar stream into an empty directory; give what was left out.
 
-    tarfile's filter says what may be written, and this writes it: its own extraction has followed links
-    (CVE-2025-4517) and written what the filter never saw (CVE-2025-4330). Links come last, so that none
-    is there to be followed while files are written.
+    tarfile only reads: its own extraction has followed links (CVE-2025-4517) and written what its filter
+    never saw (CVE-2025-4330), and Python 3.11.2 has no filter. Links come last, so that none is there to
+    be followed while files are written.
     """
     left_out: list[str] = []
     links: list[tarfile.TarInfo] = []
@@ -207,35 +207,42 @@ def _unpack(stream: IO[bytes], fresh: str) -> list[str]:
                 links.append(member)
             elif not _written(tar, member, fresh):
                 left_out.append(member.name)
-    refused = [link for link in links if not _linked(link, fresh)]
-    return left_out + [f"{link.name} -> {link.linkname}" for link in refused]
+    made = {path: link for link in links if (path := _linked(link, fresh)) is not None}
+    # What a link leads to depends on the others: only all of them tell.
+    while astray := [path for path in made if not _stays(path, fresh)]:
+        for path in astray:
+            os.unlink(path)
+            del made[path]
+    kept = {id(link) for link in made.values()}
+    return left_out + [f"{one.name} -> {one.linkname}" for one in links if id(one) not in kept]
 
 
-def _filtered(member: tarfile.TarInfo, fresh: str) -> tuple[tarfile.TarInfo, str] | None:
-    """Give a member as it may be written, and where; None where it leads out, or is a device."""
-    try:
-        safe = tarfile.data_filter(member, fresh)
-    except tarfile.FilterError:
-        return None
-    path = os.path.normpath(os.path.join(fresh, safe.name))
-    if path != fresh and not path.startswith(fresh + "/"):
-        return None
-    return safe, path
+def _path(name: str, fresh: str) -> str | None:
+    """Give where a member of this name goes; None where that is not in the directory."""
+    path = os.path.normpath(os.path.join(fresh, name.lstrip("/")))
+    return path if path == fresh or path.startswith(fresh + "/") else None
+
+
+def _stays(path: str, fresh: str) -> bool:
+    """Tell whether a link leads to what is copied with it: below the one thing in ``fresh``."""
+    top = os.path.join(fresh, os.path.relpath(path, fresh).split("/")[0])
+    target = os.path.realpath(path)
+    return target == top or target.startswith(top + "/")
 
 
 def _written(tar: tarfile.TarFile, member: tarfile.TarInfo, fresh: str) -> bool:
     """Write a file, a directory, or another name of a file that has come; False for all else."""
-    found = _filtered(member, fresh)
-    if found is None:
+    path = _path(member.name, fresh)
+    plain = member.isreg() and not member.issparse()  # its holes could fill a disk
+    if path is None or not (member.isdir() or member.islnk() or plain):
         return False
-    safe, path = found
     if member.isdir():
         os.makedirs(path, exist_ok=True)
         return True
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if member.islnk():
-        first = os.path.normpath(os.path.join(fresh, safe.linkname))
-        if not first.startswith(fresh + "/") or not os.path.isfile(first):
+        first = _path(member.linkname, fresh)
+        if first is None or not os.path.isfile(first):
             return False
         os.link(first, path)
         return True
@@ -243,24 +250,29 @@ def _written(tar: tarfile.TarFile, member: tarfile.TarInfo, fresh: str) -> bool:
     if content is None:
         return False
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, (safe.mode or 0o600) & 0o777), "wb") as file:
+    with open(os.open(path, flags, _mode(member)), "wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
-        os.utime(file.fileno(), (safe.mtime, safe.mtime))
+        os.utime(file.fileno(), (member.mtime, member.mtime))
     return True
 
 
-def _linked(member: tarfile.TarInfo, fresh: str) -> bool:
-    """Make a symbolic link that stays inside, in a directory that no other link leads to."""
-    found = _filtered(member, fresh)
-    if found is None:
-        return False
-    safe, path = found
+def _mode(member: tarfile.TarInfo) -> int:
+    """Give a file's mode: its owner may read and write it, nobody else write it, no set-id bits."""
+    mode = member.mode & 0o755 | 0o600
+    return mode if mode & 0o100 else mode & ~0o111
+
+
+def _linked(member: tarfile.TarInfo, fresh: str) -> str | None:
+    """Make a symbolic link, in a directory that no other link leads to; give its path."""
+    path = _path(member.name, fresh)
+    if path is None or path == fresh or os.path.isabs(member.linkname):
+        return None
     parent = os.path.dirname(path)
     if os.path.realpath(parent) != parent or os.path.lexists(path):
-        return False
+        return None
     os.makedirs(parent, exist_ok=True)
-    os.symlink(safe.linkname, path)
-    return True
+    os.symlink(member.linkname, path)
+    return path
 
 
 def _move_in(fresh: str, place: str, source: str, left_out: list[str]) -> None:

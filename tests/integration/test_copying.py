@@ -147,6 +147,9 @@ def test_out_through_a_link_reads_the_containers_file(lab: Session, tmp_path: Pa
         'add("./x/s", tarfile.SYMTYPE, "../../secret")\nadd("./x/s")',
         'add("./x/dev", tarfile.CHRTYPE)',
         'add("./x/f", tarfile.FIFOTYPE)',
+        'add("./x/a", tarfile.SYMTYPE, "c/../../secret")\nadd("./x/c", tarfile.SYMTYPE, "..")',
+        'add("./x/a", tarfile.SYMTYPE, "../../secret")\nadd("./x/b", tarfile.SYMTYPE, "a")',
+        'add("./x/l", tarfile.SYMTYPE, "../sibling")',
     ],
 )
 def test_a_hostile_tar_stays_in_its_place(lab: Session, tmp_path: Path, entries: str) -> None:
@@ -167,6 +170,8 @@ def test_a_hostile_tar_stays_in_its_place(lab: Session, tmp_path: Path, entries:
             path = Path(directory, name)
             assert path.resolve().is_relative_to(target), path
             assert path.is_file() or path.is_dir() or path.is_symlink()
+            if path.is_symlink():  # and below what was copied, not just beside it
+                assert path.resolve().is_relative_to(target / "copy"), path
             assert not path.lstat().st_mode & 0o4000
 
 
