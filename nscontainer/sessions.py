@@ -286,10 +286,11 @@ def _ignore(_message: api.Message) -> None:
 
 
 def _at_hand(name: str) -> Session | None:
-    """Give a session that is attached here and still has the name, at the cost of one readlink(2)."""
+    """Give a session that is attached here, lives and still has the name."""
     for one in list(_known.values()):
         if one.name == name and one._attached is not None and one._attached.alive:  # noqa: SLF001
-            return one if one.container.has_name(name) else None
+            lives = one.container.status not in ("exited", "removed")
+            return one if lives and one.container.has_name(name) else None
     return None
 
 

@@ -32,6 +32,8 @@ from nscontainer.spec import ContainerSpec
 
 PLAN_AGE_S: Final = 10.0
 """How long a plan of the host image stands before the host is looked at again."""
+END_S: Final = 1.5
+"""How long the spare has to remove what stands by, at the end."""
 REST_S: Final = 0.003
 """How long nothing must have been asked or be running before a container is made to stand by."""
 _FIRST_BASE, _LAST_BASE = 0x6000_0000, 0x6FFF_0000
@@ -294,6 +296,9 @@ class Spawner:
 
     def end(self) -> None:
         """Remove the cgroups' parent directories, if no container is left in them."""
+        if self.spare is not None:  # with it goes what stands by
+            self.spare.shutdown(socket.SHUT_WR)
+            select.select([self.spare], [], [], END_S)
         self._drop_spare()
         if self.trouble is None:
             with contextlib.suppress(OSError, NsContainerError):

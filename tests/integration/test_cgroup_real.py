@@ -207,6 +207,7 @@ def test_figures_change_under_load(group: cgroup.Cgroup) -> None:
     with child(group, work):
         eventually(lambda: figures(reader)["memory.anon"] > 15 * MIB)
         eventually(lambda: figures(reader)["cpu.nr_throttled"] >= 5)
+        eventually(lambda: figures(reader)["cpuacct.usage_user"] > 0)  # by ticks, on some
         row = figures(reader)
     reader.close()
     assert row["cpu.quota"] == 200_000  # in units of 1e-6 CPUs

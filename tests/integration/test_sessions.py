@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -198,10 +198,12 @@ def test_an_interrupt_before_a_cell_has_begun_is_the_cells(
     lab.run_cell("x = 1")
     send = Attached.send
 
-    def interrupt_and_send(self: Attached, message: dict[str, object]) -> None:
+    def interrupt_and_send(
+        self: Attached, message: dict[str, object], fds: Sequence[int] = ()
+    ) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
-        send(self, message)
+        send(self, message, fds)
 
     monkeypatch.setattr(Attached, "send", interrupt_and_send)
     result = lab.run_cell("import time\ntime.sleep(20)", on_interrupt="return")
