@@ -324,10 +324,12 @@ print(api.run(["echo", "third"]).stdout, end="", flush=True)
 """
     owner = Owner(top, source)
     assert owner.line() == "first"
-    spares = eventually(
-        lambda: [p for p, name in owner.offspring().items() if name == "nsc-monitor"]
-    )
-    assert len(spares) == 1
+
+    def monitors() -> list[int]:
+        return [pid for pid, name in owner.offspring().items() if name == "nsc-monitor"]
+
+    assert eventually(lambda: len(monitors()) == 1)  # the first container's has gone
+    spares = monitors()
     owner.say(str(spares[0]))
     assert owner.wait()[1] == "second\nthird\n"
 
