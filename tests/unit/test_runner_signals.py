@@ -142,7 +142,7 @@ def test_interrupt_while_it_waits_for_threads(mode: str):
 
 def test_interrupt_of_a_shell_command():
     """! is ended by an interrupt, and so is the cell."""
-    cell = harness.start("print('go')\n!sleep 60\nprint('no')", "zygote")
+    cell = harness.start("print('go')\n!exec sleep 60\nprint('no')", "zygote")
     cell.read("go")
     time.sleep(0.3)
     cell.signal()
@@ -179,6 +179,7 @@ sys.exit(runner.main(socket.socket(fileno=int(sys.argv[1]))))
     harness._started.append(cell)
     cell.send("execute_request", code=_SPAWN)
     cell.read("go")
+    time.sleep(0.1)
     cell.signal()
     assert cell.finish().exit_code == 130
     assert cell.text() == "1\ngo\n", cell.messages
