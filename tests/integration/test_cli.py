@@ -232,7 +232,9 @@ def test_second_ctrl_c_kills(start: Callable[..., subprocess.Popen[bytes]]) -> N
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_stops(start: Callable[..., subprocess.Popen[bytes]], number: int) -> None:
     """A SIGTERM to us is the container's stop signal, so that it can end in order."""
+    before = signal.signal(number, signal.SIG_DFL)  # where the tests run under nohup, too
     process = start("run", "sh", "-c", LOOP)
+    signal.signal(number, before)
     read_until(process, b"ready")
     process.send_signal(number)
     out, _ = process.communicate(timeout=20)
