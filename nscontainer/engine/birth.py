@@ -230,7 +230,7 @@ class Birth:
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
         if not self.standby:
             self.save("running" if self.request.start else "created")
-        self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.spec.sample_s)
+        self.log = SampleLog(self.samples_fd, self.cgroup.reader())
 
     def save(self, status: str) -> None:
         """Write the state file: who else looks for the container finds it by that."""

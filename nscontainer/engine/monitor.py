@@ -333,7 +333,7 @@ class Monitor:
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
         self.released_unix = time.time()
-        self.baseline = self.log.begin()
+        self.baseline = self.log.begin(self.spec.sample_s)
         assert self.birth.sync is not None
         self.birth.sync.send(b"G")
         self._set_deadlines()

@@ -14,7 +14,7 @@ _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]
 _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
 SLOW_NS: Final = 1_000_000_000
-WHOLE_S: Final = 0.1
+WHOLE_NS: Final = 100_000_000
 """How often all figures are read; in the rows between only CPU time, throttling, memory's usage and
 the number of processes are new. It halves what sampling costs."""
 MOST_ROWS: Final = 1 << 19
@@ -30,16 +30,13 @@ class SampleLog:
         Where the rows go; appended, never rewritten.
     reader
         The cgroup's open files.
-    interval_s
-        The beat.
     """
 
-    def __init__(self, fd: int, reader: Reader, interval_s: float) -> None:
+    def __init__(self, fd: int, reader: Reader) -> None:
         self._fd = fd
         self._reader = reader
-        self._interval_ns = round(interval_s * 1e9)
-        self._rows = 0
-        self._whole_each = max(1, round(WHOLE_S / interval_s))
+        self._interval_ns = 0
+        self.rows = 0
         self.begin_ns = 0
         self.next_ns = 0
         self.missed = 0
@@ -52,12 +49,12 @@ class SampleLog:
         """Between a session's cells: a sample a second will do."""
 
     @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return self._rows
+    def _beat_ns(self) -> int:
+        return max(self._interval_ns, SLOW_NS) if self.slow else self._interval_ns
 
-    def begin(self) -> list[int]:
-        """Take the baseline, which is also the first row, at elapsed 0."""
+    def begin(self, interval_s: float) -> list[int]:
+        """Take the baseline, which is also the first row, at elapsed 0; ``interval_s`` is the beat."""
+        self._interval_ns = round(interval_s * 1e9)
         self._read()
         self.baseline = self.last
         self.begin_ns = time.monotonic_ns()
@@ -67,16 +64,16 @@ class SampleLog:
 
     def take(self) -> None:
         """Take a sample and settle when the next is due; beats that were slept through count."""
-        self._read(whole=self._rows % self._whole_each == 0)
+        beat_ns = self._beat_ns
+        self._read(whole=self.rows % max(1, WHOLE_NS // beat_ns) == 0)
         self._write(self.last_ns - self.begin_ns)
-        interval_ns = max(self._interval_ns, SLOW_NS) if self.slow else self._interval_ns
-        self.next_ns += interval_ns
+        self.next_ns += beat_ns
         late = self.last_ns - self.next_ns
         if late >= 0:
-            skipped = late // interval_ns + 1
+            skipped = late // beat_ns + 1
             self.missed += skipped
-            self.next_ns += skipped * interval_ns
-        if self._rows % MOST_ROWS == 0:
+            self.next_ns += skipped * beat_ns
+        if self.rows % MOST_ROWS == 0:
             self._interval_ns *= 2
 
     def mark(self, *, slow: bool) -> list[int]:
@@ -84,9 +81,7 @@ class SampleLog:
         self._read()
         self._write(self.last_ns - self.begin_ns)
         self.slow = slow
-        self.next_ns = self.last_ns + (
-            max(self._interval_ns, SLOW_NS) if slow else self._interval_ns
-        )
+        self.next_ns = self.last_ns + self._beat_ns
         return self.last
 
     def look(self) -> None:
@@ -122,4 +117,4 @@ class SampleLog:
 
     def _write(self, elapsed_ns: int) -> None:
         os.write(self._fd, _ROW.pack(elapsed_ns, self.last_took_ns, *self.last))
-        self._rows += 1
+        self.rows += 1

@@ -334,11 +334,12 @@ _OF_A_KIND: Final = (
 def _kind(message: wire.Message) -> tuple[object, ...] | None:
     """Say what a container standing by must have in common with the one asked for.
 
-    None where none can stand in: volumes are looked up when asked for, what is kept is synced to
-    the disk, and a test that halts at a stage wants to see every one.
+    None where none can stand in: volumes, and the host's name servers, are looked up when asked
+    for, what is kept is synced to the disk, and a test that halts at a stage wants to see every one.
     """
     spec = message["spec"]
-    if spec["mounts"] or message["detach"] or not message["remove"] or message["halt_at"]:
+    looked_up = spec["mounts"] or "net" in spec["host_namespaces"]
+    if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
         return None
     return (message["layers"], spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
 

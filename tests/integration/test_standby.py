@@ -147,6 +147,23 @@ def test_namespaces_are_its_own(top: Path) -> None:
         container.wait()
 
 
+def test_it_samples_as_it_is_asked_to(top: Path) -> None:
+    """The beat is the request's, not that of the one that was made ahead."""
+    for expected in (False, True):
+        result = api.run(["sleep", "0.45"], sample="100ms")
+        assert result.record["pooled"] is expected
+        assert 3 <= result.sample_count <= 6  # and 22 at the usual 20 ms
+        await_one(top)
+
+
+def test_one_with_the_hosts_network_is_made_on_request(top: Path) -> None:
+    """Its /etc/resolv.conf is the host's of now."""
+    true(network="host")
+    time.sleep(0.2)
+    assert os.listdir(top / "standby") == []
+    assert true(network="host").record["pooled"] is False
+
+
 def test_what_the_last_one_wrote_is_not_in_it(top: Path) -> None:
     """Nothing of the last container, nor of its request, is to be found in the next."""
     true(env={"SECRET": "from the last"})
