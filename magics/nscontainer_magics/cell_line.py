@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import keyword
 import os
 import shlex
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from nscontainer import options
 from nscontainer.errors import SpecError
+from nscontainer.values.inputs import check_name
 from nscontainer_magics import variables
 
 _DESCRIPTION: Final = """\
@@ -132,11 +132,8 @@ def parse(line: str) -> CellLine:
     given = parser().parse_args(split(line))
     if given.help:
         return CellLine(build={}, help=True)
-    if given.output is not None and (
-        not given.output.isidentifier() or keyword.iskeyword(given.output)
-    ):
-        message = f"{given.output!r} can't be a variable's name"
-        raise SpecError(message, hint="as -o r")
+    if given.output is not None:
+        check_name(given.output, "-o r")
     if given.session is not None:
         _refuse_options(given)
     inputs = variables.parse_inputs(given.inputs or ())

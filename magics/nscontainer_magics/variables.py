@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import SpecError
 from nscontainer.values.inputs import check_name
-from nscontainer.values.transfer import check_expression
+from nscontainer.values.transfer import check_expression, fault_of
 
 if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
@@ -78,11 +77,7 @@ def _pieces(text: str) -> list[str]:
 
 def _is_whole(piece: str) -> bool:
     name, equals, expression = piece.partition("=")
-    try:
-        ast.parse((expression if equals else name).strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    return fault_of(expression if equals else name) is None
 
 
 def _add(found: dict[str, str], name: str, what: str, option: str) -> None:

@@ -109,18 +109,26 @@ class Encoder:
 
     def _pickled(self, value: Any) -> dict[str, Any]:
         views: list[memoryview] = []
-
-        def keep(buffer: pickle.PickleBuffer) -> bool:
-            try:
-                views.append(buffer.raw())
-            except BufferError:  # not in one piece
-                return True
-            return False
-
-        data = pickle.dumps(value, protocol=5, buffer_callback=keep)
+        data = pickle.dumps(value, protocol=5, buffer_callback=apart(views))
         for view in (memoryview(data), *views):
             self.add(view.nbytes, lambda view=view: view)  # type: ignore[misc]
         return {"t": "pickle", "size": len(data), "sizes": [view.nbytes for view in views]}
+
+
+def apart(views: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Make a ``buffer_callback`` that puts buffers into a list, apart from the pickle.
+
+    One that isn't in one piece is pickled with the rest.
+    """
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            views.append(buffer.raw())
+        except BufferError:
+            return True
+        return False
+
+    return keep
 
 
 def _bytes_of(array: Any) -> memoryview:

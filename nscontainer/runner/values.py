@@ -12,16 +12,14 @@ import json
 import mmap
 import os
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .encode import Buffer, Encoder, Refused
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ALIGN = 64
-"""Where each buffer begins, in bytes; :mod:`nscontainer.values` has the same number."""
-_MOST_WRITTEN = 64 << 20  # by one call: between two of them an interrupt can come
+"""Each buffer begins at a multiple of so many bytes."""
+MOST_AT_ONCE = 64 << 20
+"""So many bytes are written or read by one call: between two of them an interrupt can come."""
 
 
 class InputError(Exception):
@@ -70,8 +68,9 @@ class Carrier:
             raise InputError(message) from None
         finally:
             os.close(self._from)
-        size = self._inputs["pickle"]
-        buffers = _slices(whole, size, self._inputs["buffers"])
+        size, sizes = self._inputs["pickle"], self._inputs["buffers"]
+        _, *begins = places([size, *sizes])[0]
+        buffers = [whole[at : at + n] for at, n in zip(begins, sizes)]  # noqa: B905  # as below
         # One unpickler for all: what two variables share, they share here, too.
         unpickler = pickle.Unpickler(io.BytesIO(whole[:size]), buffers=buffers)  # noqa: S301  # the owner's
         values = {}
@@ -125,15 +124,12 @@ class Carrier:
         if _identity(self._to) != self._file:
             message = f"the cell has closed file descriptor {self._to}, which values leave by"
             raise OSError(message)
-        places, end = [], 0
-        for buffer in buffers:
-            places.append(end + -end % ALIGN)
-            end = places[-1] + buffer.size
+        at, end = places([buffer.size for buffer in buffers])
         os.ftruncate(self._to, end)  # the size tells Linux whether huge pages would fit
-        for at, buffer in zip(places, buffers):  # noqa: B905  # strict= is Python >= 3.10
+        for place, buffer in zip(at, buffers):  # noqa: B905  # strict= is Python >= 3.10
             if buffer.size:
-                _write_at(self._to, buffer.get(), at)
-        return places[-1]
+                write_at(self._to, buffer.get(), place)
+        return at[-1]
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
@@ -145,17 +141,20 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _slices(whole: memoryview, at: int, sizes: list[int]) -> Iterator[memoryview]:
+def places(sizes: list[int]) -> tuple[list[int], int]:
+    """Give where buffers of these sizes begin in a file, one after another, and where the last ends."""
+    begins, end = [], 0
     for size in sizes:
-        at += -at % ALIGN
-        yield whole[at : at + size]
-        at += size
+        begins.append(end + -end % ALIGN)
+        end = begins[-1] + size
+    return begins, end
 
 
-def _write_at(fd: int, view: memoryview, at: int) -> None:
+def write_at(fd: int, view: memoryview, at: int) -> None:
+    """Write bytes at a place of a file."""
     done = 0
     while done < view.nbytes:
-        done += os.pwrite(fd, view[done : done + _MOST_WRITTEN], at + done)
+        done += os.pwrite(fd, view[done : done + MOST_AT_ONCE], at + done)
 
 
 def reason(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nscontainer.errors import SpecError
+from nscontainer.runner.encode import apart
+from nscontainer.runner.values import places, write_at
 from nscontainer.values import memory
 
 _KINDS: Final = (types.FunctionType, type)
@@ -83,7 +85,7 @@ def packed(values: Mapping[str, Any]) -> Iterator[Inputs]:
     for name in values:
         check_name(name, "-i NAME")
     # One pickler for all: what two variables share is sent once, and shared inside, too.
-    pickler = _Pickler(stream, buffers)
+    pickler = _Pickler(stream, protocol=5, buffer_callback=apart(buffers))
     for name, value in values.items():
         _pickle(pickler, name, value)
     description = {
@@ -99,15 +101,12 @@ def packed(values: Mapping[str, Any]) -> Iterator[Inputs]:
 
 
 def _written(views: list[memoryview]) -> int:
-    places, end = [], 0
-    for view in views:
-        places.append(end + -end % memory.ALIGN)
-        end = places[-1] + view.nbytes
+    begins, end = places([view.nbytes for view in views])
     fd = memory.new_file(end)
     try:
         os.ftruncate(fd, end)
-        for at, view in zip(places, views, strict=True):
-            memory.write_all(fd, view, at)
+        for at, view in zip(begins, views, strict=True):
+            write_at(fd, view, at)
         return memory.for_reading(fd)
     finally:
         os.close(fd)
@@ -118,19 +117,7 @@ class _UnfitError(Exception):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles with protocol 5, keeps large buffers apart, and finds what has no meaning elsewhere."""
-
-    def __init__(self, stream: io.BytesIO, buffers: list[memoryview]) -> None:
-        super().__init__(stream, protocol=5, buffer_callback=self._keep)
-        self._buffers = buffers
-
-    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
-        """Take a buffer; True has it pickled with the rest: one that isn't in one piece."""
-        try:
-            self._buffers.append(buffer.raw())
-        except BufferError:
-            return True
-        return False
+    """Finds what has no meaning elsewhere."""
 
     def reducer_override(self, thing: Any) -> Any:
         """Refuse what pickle would only name: the container's ``__main__`` is the cell, not the notebook."""

@@ -9,11 +9,11 @@ import os
 from typing import Final
 
 from nscontainer.linux import mount
+from nscontainer.runner import values
 
-ALIGN: Final = 64
-"""Where each buffer begins, in bytes; :mod:`nscontainer.runner.values` has the same number."""
+ALIGN: Final = values.ALIGN
+"""Where each buffer begins, in bytes: at a multiple of it."""
 _HUGE_FROM: Final = 4 << 20
-_MOST_WRITTEN: Final = 64 << 20  # by one call: between two of them an interrupt can come
 
 
 def new_file(size: int | None) -> int:
@@ -39,13 +39,6 @@ def new_file(size: int | None) -> int:
             finally:
                 os.close(filesystem)
     return os.memfd_create("values", os.MFD_CLOEXEC)
-
-
-def write_all(fd: int, view: memoryview, at: int) -> None:
-    """Write bytes at a place of a file."""
-    done = 0
-    while done < view.nbytes:
-        done += os.pwrite(fd, view[done : done + _MOST_WRITTEN], at + done)
 
 
 def for_reading(fd: int) -> int:
@@ -75,7 +68,7 @@ def copied(fd: int, size: int) -> memoryview:
     """Read a file into memory of our own."""
     view, done = memoryview(mmap.mmap(-1, size)), 0
     while done < size:
-        count = os.preadv(fd, [view[done : done + _MOST_WRITTEN]], done)
+        count = os.preadv(fd, [view[done : done + values.MOST_AT_ONCE]], done)
         if not count:
             message = f"the file ends at {done} of {size} bytes"
             raise OSError(message)

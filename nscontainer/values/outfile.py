@@ -7,7 +7,6 @@ the container's, charged to its memory limit.
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import Any, Final, Self
 
 from nscontainer.values import memory
@@ -30,12 +29,7 @@ class OutFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

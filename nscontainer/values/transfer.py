@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from nscontainer.errors import SpecError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from nscontainer.values.outfile import OutFile
 
 Message = dict[str, Any]
@@ -82,21 +80,16 @@ class Transfer:
         self.request |= {"out": self._out, "trust": self._trust}
         self.fds.append(self._file.fd)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def watch(self, on_message: Callable[[Message], None]) -> Callable[[Message], None]:
+    def watch(self, on_message: Callable[[Message], None] | None) -> Callable[[Message], None]:
         """Give a sink that keeps the message about values and hands the others on."""
 
         def take(message: Message) -> None:
             if message.get("msg_type") == "values":
                 self._told = message["content"]
-            else:
+            elif on_message is not None:
                 on_message(message)
 
         return take
@@ -134,11 +127,17 @@ def check_expression(name: str, expression: str) -> None:
     from nscontainer.values.inputs import check_name
 
     check_name(name, "--out NAME=EXPRESSION")
+    fault = fault_of(expression)
+    if fault is not None:
+        message = f"--out {name}: {expression!r} is no Python expression: {fault}"
+        hint = "as --out 'n=len(x)': NAME=EXPRESSION, quoted where it has a space"
+        raise SpecError(message, hint=hint)
+
+
+def fault_of(expression: str) -> str | None:
+    """Say why a text is no expression; None where it is one."""
     try:
         ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        message = (
-            f"--out {name}: {expression!r} is no Python expression: {getattr(error, 'msg', error)}"
-        )
-        hint = "as --out 'n=len(x)': NAME=EXPRESSION, quoted where it has a space"
-        raise SpecError(message, hint=hint) from None
+        return str(getattr(error, "msg", error))
+    return None
