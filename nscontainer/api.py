@@ -129,7 +129,8 @@ def run(
         )
     if detach:
         return container
-    return _driven(container, on_stdout, on_stderr, None, on_tick, None, check, on_interrupt)
+    result = _driven(container, Listener(on_stdout, on_stderr), on_tick)
+    return judged(result, None, check=check, on_interrupt=on_interrupt)
 
 
 def run_cell(
@@ -204,29 +205,14 @@ def run_cell(
     with Transfer(inputs, out, trust=trust) as transfer:
         with explained():
             container = container_type.create(what, name=name, start=True)
-        request = {
-            "code": code,
-            "filename": filename,
-            "line_offset": line_offset,
-            "sys_path": list(what.python_path),
-            "colors": colors,
-            "width": width,
-            **transfer.request,
-        }
+        request = cell_request(code, filename, line_offset, what, colors=colors, width=width)
+        request |= transfer.request
         container.send({"msg_type": "execute_request", "content": request}, transfer.fds)
         if on_start is not None:
             on_start(container)
-        return _driven(
-            container,
-            on_stdout,
-            on_stderr,
-            transfer.watch(on_message or _ignore),
-            on_tick,
-            code,
-            check,
-            on_interrupt,
-            transfer,
-        )
+        listener = Listener(on_stdout, on_stderr, transfer.watch(on_message))
+        result = _driven(container, listener, on_tick, code)
+        return judged(result, transfer, check=check, on_interrupt=on_interrupt)
 
 
 def as_here(options: dict[str, Any]) -> dict[str, Any]:
@@ -237,10 +223,6 @@ def as_here(options: dict[str, Any]) -> dict[str, Any]:
     if "python_path" not in options:
         here["python_path"] = [path or os.getcwd() for path in sys.path]
     return here | options
-
-
-def _ignore(_message: Message) -> None:
-    """Take a message and do nothing: it is in the result's outputs."""
 
 
 def _working_directory() -> str:
@@ -267,43 +249,78 @@ def _stdin(data: bytes | None) -> Iterator[int | None]:
         os.close(fd)
 
 
+def cell_request(
+    code: str,
+    filename: str | None,
+    line_offset: int,
+    what: spec.ContainerSpec,
+    *,
+    colors: bool,
+    width: int,
+) -> Message:
+    """Make the content of an ``execute_request`` for a container's runner."""
+    return {
+        "code": code,
+        "filename": filename,
+        "line_offset": line_offset,
+        "sys_path": list(what.python_path),
+        "colors": colors,
+        "width": width,
+    }
+
+
+class Listener:
+    """Hears a run: hands on what somebody takes, and keeps the rest, and every message."""
+
+    def __init__(
+        self,
+        on_stdout: Sink | None,
+        on_stderr: Sink | None,
+        on_message: Callable[[Message], None] | None = None,
+    ) -> None:
+        self._out: list[bytes] = []
+        self._err: list[bytes] = []
+        self._messages: list[Message] = []
+        self._on_message = on_message
+        self.stdout: Sink = on_stdout or self._out.append
+        self.stderr: Sink = on_stderr or self._err.append
+
+    def message(self, message: Message) -> None:
+        """Take a cell's message."""
+        self._messages.append(message)
+        if self._on_message is not None:
+            self._on_message(message)
+
+    def result(
+        self, record: dict[str, Any], samples: bytes, code: str | None, **more: Any
+    ) -> RunResult:
+        """Make the result of an exit record and what was heard; ``code`` is None for a command."""
+        from nscontainer.measure.result import RunResult
+
+        return RunResult.from_record(
+            record,
+            samples,
+            stdout=b"".join(self._out),
+            stderr=b"".join(self._err),
+            outputs=self._messages if code is not None else None,
+            code=code,
+            **more,
+        )
+
+
 def _driven(
     container: Container,
-    on_stdout: Sink | None,
-    on_stderr: Sink | None,
-    on_message: Callable[[Message], None] | None,
+    listener: Listener,
     on_tick: Callable[[Container], None] | None,
-    code: str | None,
-    check: bool,  # noqa: FBT001
-    on_interrupt: str,
-    transfer: Transfer | None = None,
+    code: str | None = None,
 ) -> RunResult:
-    from nscontainer.measure.result import RunResult
-
-    kept: list[bytes] = []
-    kept_err: list[bytes] = []
-    messages: list[Message] = []
-
-    def take(message: Message) -> None:
-        messages.append(message)
-        if on_message is not None:
-            on_message(message)
-
     record = container.drive(
-        on_stdout=on_stdout or kept.append,
-        on_stderr=on_stderr or kept_err.append,
-        on_message=take if on_message is not None else None,
+        on_stdout=listener.stdout,
+        on_stderr=listener.stderr,
+        on_message=listener.message,
         on_tick=on_tick,
     )
-    result = RunResult.from_record(
-        record,
-        container.samples(),
-        stdout=b"".join(kept),
-        stderr=b"".join(kept_err),
-        outputs=messages if code is not None else None,
-        code=code,
-    )
-    return judged(result, transfer, check=check, on_interrupt=on_interrupt)
+    return listener.result(record, container.samples(), code)
 
 
 def judged(

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from nscontainer import api, spec
 from nscontainer.errors import NotFoundError, NsContainerError, StateError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from nscontainer.engine.attached import Attached
     from nscontainer.engine.container import Container
     from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
-    from nscontainer.values.transfer import Transfer
 
 _END_S: Final = 10.0
 
@@ -188,61 +185,35 @@ class Session:
         from nscontainer.values.transfer import Transfer
 
         self.attach()
-        request = {
-            "code": code,
-            "filename": filename,
-            "line_offset": line_offset,
-            "sys_path": list(self.container.spec.python_path),
-            "colors": colors,
-            "width": width,
-        }
+        request = api.cell_request(
+            code, filename, line_offset, self.container.spec, colors=colors, width=width
+        )
         tick = None if on_tick is None else (lambda: on_tick(self.container))
         with Transfer(inputs, out, trust=trust) as transfer:
-            show = transfer.watch(on_message or _ignore)
-            result = self._run(request, transfer, on_stdout, on_stderr, show, tick)
+            listener = api.Listener(on_stdout, on_stderr, transfer.watch(on_message))
+            result = self._run(request | transfer.request, transfer.fds, listener, tick)
             return api.judged(result, transfer, check=check, on_interrupt=on_interrupt)
 
     def _run(
         self,
         request: dict[str, Any],
-        transfer: Transfer,
-        on_stdout: api.Sink | None,
-        on_stderr: api.Sink | None,
-        on_message: Callable[[api.Message], None],
+        fds: Sequence[int],
+        listener: api.Listener,
         tick: Callable[[], None] | None,
     ) -> RunResult:
         from nscontainer.engine.pump import Sinks
         from nscontainer.measure.provenance import collect
-        from nscontainer.measure.result import RunResult
 
         assert self._attached is not None
-        said: list[api.Message] = []
-        out: list[bytes] = []
-        err: list[bytes] = []
         surroundings: list[Provenance] = []
         code = str(request["code"])
-
-        def take(message: api.Message) -> None:
-            if message.get("msg_type") != "values":
-                said.append(message)
-            on_message(message)
 
         def look_around() -> None:
             surroundings.append(collect({**self._facts, "released_unix": time.time()}, code))
 
-        sinks = Sinks(on_stdout or out.append, on_stderr or err.append, take, tick)
-        end = self._attached.run(
-            request | transfer.request, sinks, fds=transfer.fds, meanwhile=look_around
-        )
-        result = RunResult.from_record(
-            end.record,
-            end.samples,
-            stdout=b"".join(out),
-            stderr=b"".join(err),
-            outputs=said,
-            code=code,
-            provenance=surroundings[0],
-        )
+        sinks = Sinks(listener.stdout, listener.stderr, listener.message, tick)
+        end = self._attached.run(request, sinks, fds=fds, meanwhile=look_around)
+        result = listener.result(end.record, end.samples, code, provenance=surroundings[0])
         if end.over:
             self._note_end(result.describe_exit())
         return result
@@ -272,17 +243,8 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _ignore(_message: api.Message) -> None:
-    """Take a message and do nothing: it is in the result's outputs."""
 
 
 def _at_hand(name: str) -> Session | None:

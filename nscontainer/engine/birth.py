@@ -149,8 +149,12 @@ class Birth:
         if self.standby:
             self._await("standby")
         else:
-            with self.stage("gate"):
-                self._await("ready")
+            self._come_to_gate()
+
+    def _come_to_gate(self) -> None:
+        with self.stage("gate"):
+            self.save("running" if self.request.start else "created")
+            self._await("ready")
 
     def adopt(self, request: Request) -> None:
         """Give a container that stands by to a request of its kind; it waits at the gate then.
@@ -165,16 +169,13 @@ class Birth:
         self.standby = False
         self.stage.times.clear()
         with self.stage("adopt"):
-            if request.name != request.id:
-                state.claim_name(request.top, request.name, request.id)
+            self._claim_name()
             self.directory = state.take_up(request.top, request.id)
             self.state |= self._facts()
             self._limit_cgroup()
             self.environment = self._environment()
             self._hand_over()
-            self.save("running" if request.start else "created")
-        with self.stage("gate"):
-            self._await("ready")
+        self._come_to_gate()
 
     def _hand_over(self) -> None:
         """Send the first process what it has been waiting for, and let go of our copies."""
@@ -195,12 +196,15 @@ class Birth:
             os.mkdir(self.directory, 0o700)
             self.cleanup.callback(lambda: state.remove(self.directory))
             self._lock_fd = state.own(self.directory)
-        if self.request.name != self.request.id:
-            state.claim_name(top, self.request.name, self.request.id)
+        self._claim_name()
         self.cleanup.callback(lambda: state.release_name(top, self.request.name, self.request.id))
         if self.request.detach and not self.spec.session:
             self._log_to_file()
         self.state = self._facts()
+
+    def _claim_name(self) -> None:
+        if self.request.name != self.request.id:
+            state.claim_name(self.request.top, self.request.name, self.request.id)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -228,8 +232,6 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
-        if not self.standby:
-            self.save("running" if self.request.start else "created")
         self.log = SampleLog(self.samples_fd, self.cgroup.reader())
 
     def save(self, status: str) -> None:

@@ -193,10 +193,10 @@ class Container:
     def _interrupted(self, times: int) -> None:
         # OSError: the monitor doesn't answer. A third interrupt then gets the caller out of here.
         with contextlib.suppress(errors.NsContainerError, OSError):
-            if times == 1:
-                self._call("signal", patience_s=1.0, signal=int(signal.SIGINT), group=True)
-            else:
-                self._call("signal", patience_s=1.0, signal=int(signal.SIGKILL), by="interrupt")
+            how: dict[str, Any] = {"signal": int(signal.SIGINT), "group": True}
+            if times > 1:
+                how = {"signal": int(signal.SIGKILL), "by": "interrupt"}
+            self._call("signal", patience_s=1.0, **how)
 
     def attach(self) -> Attached:
         """Take a session for this process to run cells in, until that lets go of it or ends.

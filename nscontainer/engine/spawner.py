@@ -143,9 +143,8 @@ class Spawner:
                 raise self.trouble
             self.seccomp_program(message["spec"])
             message["layers"] = self._layers(message)
-            if self.spare_generation != self.images.generation:
-                self._drop_spare()  # its mount namespace is from before the new mounts
-            if self.spare_kind not in (None, _kind(message)):
+            outdated = self.spare_generation != self.images.generation  # it lacks the newest mounts
+            if outdated or self.spare_kind not in (None, _kind(message)):
                 self._drop_spare()
             try:
                 wire.send(self._ready_spare(), message, fds)

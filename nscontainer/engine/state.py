@@ -173,10 +173,9 @@ def has_name(top: str, name: str, container_id: str) -> bool:
 
 def release_name(top: str, name: str, container_id: str) -> None:
     """Take a name back, if it is this container's."""
-    with contextlib.suppress(OSError):
-        link = f"{top}/names/{name}"
-        if os.readlink(link) == container_id:
-            os.unlink(link)
+    if has_name(top, name, container_id):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{top}/names/{name}")
 
 
 def remove(directory: str) -> None:
