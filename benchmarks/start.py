@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 
 from benchmarks import roots, stats
 from benchmarks.bench import Bench
@@ -82,12 +83,19 @@ def run(bench: Bench) -> Report:
 
 def compare(rounds: stats.Rounds, mine: str, peer: str, what: str, target: float | None) -> Row:
     """Make a line of a ratio of times."""
-    ratio = rounds.ratio(mine, peer)
     label = mine.removeprefix("ours")
+    return versus(f"{what}{label}", rounds.values[mine], peer, rounds.values[peer], target)
+
+
+def versus(
+    what: str, ours: Sequence[float], name: str, peer: Sequence[float], target: float | None
+) -> Row:
+    """Make a line of the ratio of two medians of times."""
+    ratio = stats.ratio_of_medians(ours, peer)
     return Row(
-        what=f"{what}{label}",
-        ours=milliseconds(rounds.median(mine)),
-        peer=f"{peer} {milliseconds(rounds.median(peer))}",
+        what=what,
+        ours=milliseconds(statistics.median(ours)),
+        peer=f"{name} {milliseconds(statistics.median(peer))}",
         value=ratio.value,
         low=ratio.low,
         high=ratio.high,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import statistics
-from collections.abc import Sequence
 
 from benchmarks import stats
 from benchmarks.bench import Bench
 from benchmarks.bigparent import available_bytes
-from benchmarks.report import Report, Row, milliseconds
+from benchmarks.report import Report, milliseconds
+from benchmarks.start import versus
 
 FULL_BYTES, QUICK_BYTES = 1_000_000_000, 125_000_000
 TARGET = 1.5
@@ -38,9 +37,9 @@ def run(bench: Bench) -> Report:
     what = f"{size / 1e6:.0f} MB of float64"
     copy, copied = rounds.values["copy"], _less(rounds, "copied", "made")
     report.rows = [
-        _row(f"{what} in", _less(rounds, "in", "cell"), "copy", copy, TARGET),
-        _row(f"{what} out", _less(rounds, "out", "made"), "copy", copy, TARGET),
-        _row(f"{what} out", _less(rounds, "out", "made"), "copy in a cell", copied, None),
+        versus(f"{what} in", _less(rounds, "in", "cell"), "copy", copy, TARGET),
+        versus(f"{what} out", _less(rounds, "out", "made"), "copy", copy, TARGET),
+        versus(f"{what} out", _less(rounds, "out", "made"), "copy in a cell", copied, None),
     ]
     medians = (f"{name} {milliseconds(rounds.median(name))}" for name in names)
     report.details += [f"medians: {', '.join(medians)}", COMPARED]
@@ -51,18 +50,3 @@ def _less(rounds: stats.Rounds, name: str, base: str) -> tuple[float, ...]:
     """Give what a contender took beyond another, round by round."""
     pairs = zip(rounds.values[name], rounds.values[base], strict=True)
     return tuple(one - other for one, other in pairs)
-
-
-def _row(
-    what: str, ours: Sequence[float], name: str, peer: Sequence[float], target: float | None
-) -> Row:
-    ratio = stats.ratio_of_medians(ours, peer)
-    return Row(
-        what=what,
-        ours=milliseconds(statistics.median(ours)),
-        peer=f"{name} {milliseconds(statistics.median(peer))}",
-        value=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        target=target,
-    )

@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from nscontainer import errors
 from nscontainer.engine import rootfs, state
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
+from nscontainer.engine.request import Request
 from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
@@ -33,34 +33,6 @@ PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
 
 class InitDiedError(EngineError):
     """The first process was killed before it came to the gate."""
-
-
-@dataclass(slots=True)
-class Request:
-    """What the owner asked of the spawner, and what the spawner adds."""
-
-    id: str
-    name: str
-    spec: ContainerSpec
-    detach: bool
-    remove: bool
-    environment: dict[str, str]
-    control: socket.socket
-    stdio: tuple[int, int, int]
-    channel: int | None
-    top: str
-    images: rootfs.Images
-    lowers: tuple[rootfs.Lower, ...]
-    mapped: bool
-    layout: cgroup.Layout
-    start_mode: str
-    seccomp_program: bytes | None = None
-    owner_pidfd: int | None = None
-    run_cell: Callable[[socket.socket], int] | None = None
-    halt_at: str | None = None
-    start: bool = False
-    """Let the user's code go as soon as the container is made."""
-    spawner_pid: int = 0
 
 
 @dataclass(slots=True)

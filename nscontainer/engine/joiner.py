@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from nscontainer.engine import init, users, wire
+from nscontainer.engine.usercode import execute
 from nscontainer.errors import CommandError, NsContainerError
 from nscontainer.linux import caps, clone, prctl, rlimits, seccomp
 from nscontainer.linux.syscalls import close_range
@@ -164,7 +165,7 @@ def _joined_process(
         if birth.request.seccomp_program is not None:
             seccomp.install(birth.request.seccomp_program)
         close_range(4)
-        init.execute(list(message["command"]), environment)
+        execute(list(message["command"]), environment)
     except CommandError as error:
         code = error.exit_code
         os.write(2, f"nscontainer: {error.message}\n".encode())

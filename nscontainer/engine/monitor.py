@@ -14,13 +14,15 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nscontainer.engine import rootfs, wire
-from nscontainer.engine.birth import Birth, InitDiedError, Request
+from nscontainer.engine.birth import Birth, InitDiedError
 from nscontainer.engine.joiner import Joiners
+from nscontainer.engine.request import Request
 from nscontainer.engine.sessionhost import SessionHost
+from nscontainer.engine.standby import StandBy
 from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import COLUMNS, INDEX, NA
@@ -44,30 +46,6 @@ def get_ready() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     rootfs.enter_private_namespace()
-
-
-@dataclass(slots=True)
-class StandBy:
-    """A container made ahead, but for what only a request can say: code, limits, user, output.
-
-    Its kernel objects are as fresh as any container's, and serve one request.
-    """
-
-    birth: Birth
-    cleanup: contextlib.ExitStack
-
-    @classmethod
-    def make(cls, request: Request) -> StandBy:
-        """Make one, or leave nothing behind."""
-        with contextlib.ExitStack() as stack:
-            birth = Birth(request, stack, standby=True)
-            birth.run()
-            return cls(birth, stack.pop_all())
-
-    def lasts_until(self, line: socket.socket) -> bool:
-        """Wait until there is something on a socket; False when the first process ends before."""
-        watched: list[Any] = [line, self.birth.pidfd]
-        return self.birth.pidfd not in select.select(watched, [], [])[0]
 
 
 def main(request: Request, standby: StandBy | None) -> None:

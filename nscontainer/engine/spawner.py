@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from nscontainer.engine import garbage, monitor, rootfs, state, wire
-from nscontainer.engine.birth import Request
+from nscontainer.engine import garbage, monitor, rootfs, standby, state, wire
+from nscontainer.engine.request import Request
 from nscontainer.errors import EngineError, HostError, NsContainerError
 from nscontainer.image import host
 from nscontainer.linux import caps, cgroup, prctl, seccomp_profile
@@ -52,7 +52,7 @@ class Spawner:
     images: rootfs.Images = field(init=False)
     layout: cgroup.Layout = field(init=False)
     trouble: NsContainerError | None = None
-    standby: bool = True
+    stand_by: bool = True
     spare: socket.socket | None = None
     spare_generation: int = 0
     spare_kind: tuple[object, ...] | None = None
@@ -127,7 +127,7 @@ class Spawner:
             own = state.new_id()
             with contextlib.suppress(OSError):  # it has been killed: serve() sees it
                 wire.send(self.spare, {**self._latest, "id": own, "name": own})
-                self.spare_kind = _kind(self._latest)
+                self.spare_kind = standby.kind(self._latest)
         self._latest = None
 
     def _replace_spare(self) -> None:
@@ -144,7 +144,7 @@ class Spawner:
             self.seccomp_program(message["spec"])
             message["layers"] = self._layers(message)
             outdated = self.spare_generation != self.images.generation  # it lacks the newest mounts
-            if outdated or self.spare_kind not in (None, _kind(message)):
+            if outdated or self.spare_kind not in (None, standby.kind(message)):
                 self._drop_spare()
             try:
                 wire.send(self._ready_spare(), message, fds)
@@ -157,7 +157,7 @@ class Spawner:
             else:
                 self.busy.add(self.spare)
             self.spare = None
-            self._latest = _for_standby(message) if self.standby else None
+            self._latest = standby.request_for_next(message) if self.stand_by else None
         except (NsContainerError, OSError) as error:
             problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as control:
@@ -198,7 +198,7 @@ class Spawner:
     def _be_monitor(self, line: socket.socket) -> None:
         code = 1
         control: socket.socket | None = None
-        standby: monitor.StandBy | None = None
+        made_ahead: standby.StandBy | None = None
         try:
             self.inbox.close()
             for other in self.busy:
@@ -207,16 +207,16 @@ class Spawner:
             inbox = wire.Inbox(line)
             received = inbox.get()
             if received is not None and received[0]["op"] == "stand by":
-                standby = monitor.StandBy.make(self._standby_request(received[0], line))
+                made_ahead = standby.StandBy.make(self._standby_request(received[0], line))
                 received = inbox.pop()  # it may have come along with "stand by"
-                if received is None and standby.lasts_until(line):
+                if received is None and made_ahead.lasts_until(line):
                     received = inbox.get()
             if received is not None:
                 message, fds = received
                 control = socket.socket(fileno=fds[0])
-                monitor.main(self._request(message, fds, control), standby)
-            elif standby is not None:
-                standby.cleanup.close()
+                monitor.main(self._request(message, fds, control), made_ahead)
+            elif made_ahead is not None:
+                made_ahead.cleanup.close()
             code = 0
         except BaseException as error:  # noqa: BLE001 - a forked copy must not go on as spawner
             problem = EngineError(f"the monitor failed: {type(error).__name__}: {error}")
@@ -324,35 +324,6 @@ def _is_mapped(spec: wire.Message) -> bool:
     return "user" not in spec["host_namespaces"]
 
 
-_OF_A_KIND: Final = (
-    "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "cold",
-)  # fmt: skip
-"""What must be the same in a spec for one container to stand by for another."""
-
-
-def _kind(message: wire.Message) -> tuple[object, ...] | None:
-    """Say what a container standing by must have in common with the one asked for.
-
-    None where none can stand in: volumes, and the host's name servers, are looked up when asked
-    for, what is kept is synced to the disk, and a test that halts at a stage wants to see every one.
-    """
-    spec = message["spec"]
-    looked_up = spec["mounts"] or "net" in spec["host_namespaces"]
-    if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
-        return None
-    return (message["layers"], spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
-
-
-def _for_standby(message: wire.Message) -> wire.Message | None:
-    """Make of a request what the next container may stand by for: nothing in it is private."""
-    if _kind(message) is None:
-        return None
-    spec = message["spec"]
-    plain = ContainerSpec(command=None if spec["command"] is None else ("true",)).to_dict()
-    plain |= {name: spec[name] for name in _OF_A_KIND}
-    return {**message, "op": "stand by", "spec": plain, "start": False}
-
-
 def _zygote_cell(run: Any) -> Any:
     """Wrap the cell runner for a process that was cloned from this one."""
 
@@ -390,7 +361,7 @@ def main(fd: int) -> None:
     spawner = Spawner(
         inbox=inbox,
         cells=bool(config["cells"]),
-        standby=bool(config["standby"]),
+        stand_by=bool(config["standby"]),
         top=str(config["top"]),
         sys_path=list(config["sys_path"]),
         owner_pidfd=owner_pidfd,

@@ -1,0 +1,39 @@
+"""What a monitor is given to make a container of."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nscontainer.engine import rootfs
+from nscontainer.linux import cgroup
+from nscontainer.spec import ContainerSpec
+
+
+@dataclass(slots=True)
+class Request:
+    """What the owner asked of the spawner, and what the spawner adds."""
+
+    id: str
+    name: str
+    spec: ContainerSpec
+    detach: bool
+    remove: bool
+    environment: dict[str, str]
+    control: socket.socket
+    stdio: tuple[int, int, int]
+    channel: int | None
+    top: str
+    images: rootfs.Images
+    lowers: tuple[rootfs.Lower, ...]
+    mapped: bool
+    layout: cgroup.Layout
+    start_mode: str
+    seccomp_program: bytes | None = None
+    owner_pidfd: int | None = None
+    run_cell: Callable[[socket.socket], int] | None = None
+    halt_at: str | None = None
+    start: bool = False
+    """Let the user's code go as soon as the container is made."""
+    spawner_pid: int = 0

@@ -1,0 +1,66 @@
+"""A container that stands by: made ahead of the request that will have it (docs/adr/0013)."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nscontainer.engine import wire
+from nscontainer.engine.birth import Birth
+from nscontainer.engine.request import Request
+from nscontainer.spec import ContainerSpec
+
+_OF_A_KIND: Final = (
+    "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "cold",
+)  # fmt: skip
+"""What must be the same in a spec for one container to stand by for another."""
+
+
+def kind(message: wire.Message) -> tuple[object, ...] | None:
+    """Say what a container standing by must have in common with the one asked for.
+
+    None where none can stand in: volumes, and the host's name servers, are looked up when asked
+    for, what is kept is synced to the disk, and a test that halts at a stage wants to see every one.
+    """
+    spec = message["spec"]
+    looked_up = spec["mounts"] or "net" in spec["host_namespaces"]
+    if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
+        return None
+    return (message["layers"], spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
+
+
+def request_for_next(message: wire.Message) -> wire.Message | None:
+    """Make of a request what the next container may stand by for: nothing in it is private."""
+    if kind(message) is None:
+        return None
+    spec = message["spec"]
+    plain = ContainerSpec(command=None if spec["command"] is None else ("true",)).to_dict()
+    plain |= {name: spec[name] for name in _OF_A_KIND}
+    return {**message, "op": "stand by", "spec": plain, "start": False}
+
+
+@dataclass(slots=True)
+class StandBy:
+    """A container made ahead, but for what only a request can say: code, limits, user, output.
+
+    Its kernel objects are as fresh as any container's, and serve one request.
+    """
+
+    birth: Birth
+    cleanup: contextlib.ExitStack
+
+    @classmethod
+    def make(cls, request: Request) -> StandBy:
+        """Make one, or leave nothing behind."""
+        with contextlib.ExitStack() as stack:
+            birth = Birth(request, stack, standby=True)
+            birth.run()
+            return cls(birth, stack.pop_all())
+
+    def lasts_until(self, line: socket.socket) -> bool:
+        """Wait until there is something on a socket; False when the first process ends before."""
+        watched: list[Any] = [line, self.birth.pidfd]
+        return self.birth.pidfd not in select.select(watched, [], [])[0]
