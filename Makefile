@@ -9,7 +9,7 @@ SOURCES := $(wildcard nscontainer magics/nscontainer_magics benchmarks tests too
 SCRIPTS := .ci/run .ci/check-wheel tests/setup-debian tools/make-venv $(wildcard tests/vm/run tests/vm/setup*)
 ARGS ?=
 
-.PHONY: help demo test lab bench lint clean
+.PHONY: help demo test browser lab bench lint clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -21,6 +21,11 @@ test: .venv/installed ## run the tests (ARGS="-k quota" picks some)
 	@tests/setup-debian
 	@mkdir -p build/test
 	@$(PYTHON) -m pytest --junitxml=build/test/junit.xml $(TESTS) $(ARGS)
+
+browser: .venv/installed-browser ## drive JupyterLab and Notebook by Chromium; screenshots in build/
+	@tests/setup-debian browser
+	@mkdir -p build/test
+	@$(PYTHON) -m pytest --junitxml=build/test/junit-browser.xml tests/browser $(ARGS)
 
 lab: .venv/installed ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
@@ -45,6 +50,11 @@ clean: ## remove what make made
 	@tools/make-venv notebook,parquet,test
 	@touch $@
 
+.venv/installed-browser: .venv/installed
+	@tools/make-venv notebook,parquet,test,browser
+	@touch $@
+
+# With the browser's, for the types that its tests use.
 .venv/installed-dev: .venv/installed
-	@tools/make-venv notebook,parquet,test,dev
+	@tools/make-venv notebook,parquet,test,browser,dev
 	@touch $@

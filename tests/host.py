@@ -20,6 +20,17 @@ manager, client = start_new_kernel(startup_timeout=60)
 client.stop_channels()
 manager.shutdown_kernel(now=True)
 """
+BROWSER = """
+import tempfile
+from pathlib import Path
+import jupyterlab
+import notebook
+from tests.browser import jupyter
+with tempfile.TemporaryDirectory() as top, jupyter.browse(Path(top)) as browser:
+    page = browser.new_page()
+    page.set_content("<p>a page</p>")
+    assert page.inner_text("p") == "a page"
+"""
 
 
 def root() -> str | None:
@@ -79,8 +90,14 @@ def vm() -> str | None:
     return failure_of(str(ROOT / "tests" / "vm" / "run"), "--", "true")
 
 
+def browser() -> str | None:
+    """A browser that shows a page to Playwright, and a JupyterLab to show."""
+    return failure_of(sys.executable, "-c", BROWSER)
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
-    probe.__name__: probe for probe in (root, cgroup1, cgroup2, userns, peers, notebook, vm)
+    probe.__name__: probe
+    for probe in (root, cgroup1, cgroup2, userns, peers, notebook, vm, browser)
 }
 
 
