@@ -53,6 +53,7 @@ def run(
     on_stdout: Sink | None = ...,
     on_stderr: Sink | None = ...,
     on_tick: Callable[[Container], None] | None = ...,
+    on_start: Callable[[Container], None] | None = ...,
     check: bool = ...,
     on_interrupt: Literal["raise", "return"] = ...,
     **options: Any,
@@ -79,6 +80,7 @@ def run(
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
     on_tick: Callable[[Container], None] | None = None,
+    on_start: Callable[[Container], None] | None = None,
     check: bool = False,
     on_interrupt: Literal["raise", "return"] = "raise",
     **options: Any,
@@ -99,6 +101,8 @@ def run(
         Take output as it comes. Without them it is kept: ``result.stdout``, ``result.stderr``.
     on_tick
         Called four times a second while it runs, with the container.
+    on_start
+        Called with the container when its code has been let go.
     check
         Raise where the exit code is not 0.
     on_interrupt
@@ -129,6 +133,8 @@ def run(
         )
     if detach:
         return container
+    if on_start is not None:
+        on_start(container)
     result = _driven(container, Listener(on_stdout, on_stderr), on_tick)
     return judged(result, None, check=check, on_interrupt=on_interrupt)
 

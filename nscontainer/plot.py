@@ -7,6 +7,7 @@ printer.
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable
@@ -30,6 +31,14 @@ OFF_SCALE: Final = 10
 """A memory limit this many times the peak is named, not drawn: the curve would lie on the floor."""
 _RATIOS: Final = {"cpu": 3.0, "throttling": 1.3, "memory": 2.0}
 _SMALL: Final = "small"
+_LEGEND: Final[dict[str, Any]] = {
+    "ncols": 4,
+    "fontsize": _SMALL,
+    "frameon": False,
+    "borderaxespad": 0.1,
+    "handlelength": 2.4,
+    "columnspacing": 1.4,
+}
 
 
 def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
@@ -40,16 +49,49 @@ def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
     SpecError
         ``kind`` is unknown, or ``ax`` has another number of Axes than it needs.
     """
-    panels: dict[str, Callable[[Axes, RunResult], None]] = {
-        "cpu": _cpu,
-        "throttling": _throttling,
-        "memory": _memory,
-    }
+    panels = _panels()
     kinds = list(panels) if kind == "overview" else [kind]
     if not set(kinds) <= set(panels):
         message = f"plot kind {kind!r} is not known"
         raise SpecError(message, hint=f"overview, {', '.join(panels)}")
     axes = _new_axes(kinds) if ax is None else _given_axes(ax, kinds)
+    _draw(axes, kinds, run)
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=ax is not None)
+    axes[-1].set_xlabel("time since the code was let go (s)")
+    _title(axes[0], run)
+    _end(axes, kinds, run)
+    return axes[0] if kind != "overview" else np.array(axes, dtype=object)
+
+
+def strip(run: RunResult) -> bytes:
+    """Draw a run's panels side by side, as a PNG: what is left of its live view."""
+    kinds = list(_panels())
+    if not run.totals["cpu.nr_periods"]:
+        kinds.remove("throttling")
+    width, margin = 4.2 * len(kinds), 0.8
+    figure = Figure(figsize=(width, 2.7))
+    # By hand: a layout engine draws it all twice, and somebody waits for it.
+    sides = {"left": margin / width, "right": 1 - 0.1 / width}
+    figure.subplots_adjust(**sides, bottom=0.19, top=0.8, wspace=0.32)
+    axes = list(figure.subplots(1, len(kinds), squeeze=False)[0])
+    _draw(axes, kinds, run)
+    for axis in axes:
+        axis.set_xlabel("time (s)")
+        if axis.get_legend() is not None:
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), **(_LEGEND | {"ncols": 2}))
+    _end(axes, kinds, run)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80)
+    return picture.getvalue()
+
+
+def _panels() -> dict[str, Callable[[Axes, RunResult], None]]:
+    return {"cpu": _cpu, "throttling": _throttling, "memory": _memory}
+
+
+def _draw(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
+    panels = _panels()
     for name, axis in zip(kinds, axes, strict=True):
         # What was drawn there before stays in sight.
         right, top = (axis.get_xlim()[1], axis.get_ylim()[1]) if axis.has_data() else (0.0, 0.0)
@@ -58,12 +100,6 @@ def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
         axis.set_ylim(0, max(axis.get_ylim()[1], top))
         axis.spines[["top", "right"]].set_visible(False)
         _changes(axis, run, labelled=axis is axes[0])
-    for axis in axes[:-1]:
-        axis.tick_params(labelbottom=ax is not None)
-    axes[-1].set_xlabel("time since the code was let go (s)")
-    _title(axes[0], run)
-    _end(axes, kinds, run)
-    return axes[0] if kind != "overview" else np.array(axes, dtype=object)
 
 
 def _new_axes(kinds: list[str]) -> list[Axes]:
@@ -235,16 +271,7 @@ def _binary_unit(most: float) -> tuple[str, float]:
 
 def _legend(axis: Axes) -> None:
     """Put the legend above the panel, where it hides no data."""
-    axis.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=4,
-        fontsize=_SMALL,
-        frameon=False,
-        borderaxespad=0.1,
-        handlelength=2.4,
-        columnspacing=1.4,
-    )
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), **_LEGEND)
 
 
 def _say(axis: Axes, text: str) -> None:

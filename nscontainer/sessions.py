@@ -14,6 +14,7 @@ from nscontainer.errors import NotFoundError, NsContainerError, StateError
 if TYPE_CHECKING:
     from nscontainer.engine.attached import Attached
     from nscontainer.engine.container import Container
+    from nscontainer.engine.following import Follower
     from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
 
@@ -146,6 +147,19 @@ class Session:
         if self._attached is None or not self._attached.open:
             self._attached = self.container.attach()
 
+    def follow(self) -> Follower:
+        """Read the samples of the cell that runs, while they come.
+
+        Raises
+        ------
+        StateError
+            None has begun.
+        """
+        if self._attached is None or not self._attached.open:
+            message = f"no cell runs in session {self.name!r}"
+            raise StateError(message)
+        return self._attached.follow()
+
     def send(self, message: Mapping[str, Any]) -> None:
         """Send the cell that runs a message: an ``input_reply``."""
         if self._attached is not None and self._attached.open:
@@ -161,6 +175,7 @@ class Session:
         on_stdout: api.Sink | None = None,
         on_stderr: api.Sink | None = None,
         on_tick: Callable[[Container], None] | None = None,
+        on_start: Callable[[Container], None] | None = None,
         check: bool = False,
         on_interrupt: Literal["raise", "return"] = "raise",
         colors: bool = False,
@@ -191,7 +206,8 @@ class Session:
         tick = None if on_tick is None else (lambda: on_tick(self.container))
         with Transfer(inputs, out, trust=trust) as transfer:
             listener = api.Listener(on_stdout, on_stderr, transfer.watch(on_message))
-            result = self._run(request | transfer.request, transfer.fds, listener, tick)
+            request |= transfer.request
+            result = self._run(request, transfer.fds, listener, tick, on_start)
             return api.judged(result, transfer, check=check, on_interrupt=on_interrupt)
 
     def _run(
@@ -200,6 +216,7 @@ class Session:
         fds: Sequence[int],
         listener: api.Listener,
         tick: Callable[[], None] | None,
+        on_start: Callable[[Container], None] | None,
     ) -> RunResult:
         from nscontainer.engine.pump import Sinks
         from nscontainer.measure.provenance import collect
@@ -209,6 +226,8 @@ class Session:
         code = str(request["code"])
 
         def look_around() -> None:
+            if on_start is not None:
+                on_start(self.container)
             surroundings.append(collect({**self._facts, "released_unix": time.time()}, code))
 
         sinks = Sinks(listener.stdout, listener.stderr, listener.message, tick)

@@ -49,6 +49,7 @@ class CellLine:
     trust: bool = False
     sh: bool = False
     quiet: bool = False
+    bg: bool = False
     raise_error: bool = True
     help: bool = False
 
@@ -91,6 +92,11 @@ def parser() -> options.Parser:
         dest="raise_error",
         action="store_false",
         help="go on where the container fails: no error, so that Run All doesn't stop",
+    )
+    made.add_argument(
+        "--bg",
+        action="store_true",
+        help="run it in the background, with a dashboard; -o has it at once",
     )
     options.add_to(made, magic=True)
     made.add_argument("-h", "--help", action="store_true", help="show this")
@@ -149,6 +155,7 @@ def parse(line: str) -> CellLine:
         output=given.output,
         sh=given.sh,
         quiet=given.quiet,
+        bg=given.bg,
         raise_error=given.raise_error,
     )
 

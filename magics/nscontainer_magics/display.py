@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -31,10 +31,28 @@ class Display:
     ----------
     shell
         The notebook's, or a terminal's.
+    silent
+        Show nothing, only keep.
+    answers
+        Whether the person may be asked: else ``input()`` raises EOFError in the cell.
+
+    Attributes
+    ----------
+    before_write, on_clear
+        Called before something is printed, and when the cell clears its output.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(
+        self, shell: InteractiveShell, *, silent: bool = False, answers: bool = True
+    ) -> None:
         self._shell = shell
+        self._silent = silent
+        self._answers = answers
+        self.before_write: Callable[[], None] | None = None
+        self.on_clear: Callable[[], None] | None = None
+        self._line_begun = False
+        # What they are now: another thread mustn't print into another cell's %%capture.
+        self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
         self._container: Container | Session | None = None
         self._shown_at = 0.0
         self._decoders = {
@@ -45,6 +63,10 @@ class Display:
     def attach(self, container: Container | Session) -> None:
         """Remember whom to send answers to."""
         self._container = container
+
+    def at_line_start(self) -> bool:
+        """Whether nothing stands on the line where the next output will."""
+        return not self._line_begun
 
     # --- descriptors 1 and 2 -----------------------------------------------------------------
 
@@ -62,7 +84,12 @@ class Display:
         self._write(name, self._decoders[name].decode(data))
 
     def _write(self, name: str, text: str) -> None:
-        stream = sys.stderr if name == "stderr" else sys.stdout
+        if self._silent or not text:
+            return
+        if self.before_write is not None:
+            self.before_write()
+        self._line_begun = not text.endswith("\n")
+        stream = self._streams["stderr" if name == "stderr" else "stdout"]
         try:
             stream.write(text)
         except UnicodeEncodeError:  # lone surrogates, or a terminal that isn't UTF-8
@@ -79,9 +106,9 @@ class Display:
             rest = decoder.decode(b"", final=True)
             if rest:
                 self._write(name, rest)
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in self._streams.values():
+            with contextlib.suppress(Exception):
+                stream.flush()
         return bytes(self._kept["stdout"]), bytes(self._kept["stderr"])
 
     # --- messages ----------------------------------------------------------------------------
@@ -89,7 +116,8 @@ class Display:
     def message(self, message: dict[str, Any]) -> None:
         """Show one message. It comes from the container: whatever it is, it breaks nothing here."""
         content = message.get("content")
-        show = _SHOW.get(str(message.get("msg_type")))
+        kind = str(message.get("msg_type"))
+        show = None if self._silent and kind != "input_request" else _SHOW.get(kind)
         if show is not None and isinstance(content, dict):
             show(self, content)
 
@@ -109,6 +137,8 @@ class Display:
         self._display(content, update=True)
 
     def _clear(self, content: dict[str, Any]) -> None:
+        if self.on_clear is not None:
+            self.on_clear()
         self._shell.display_pub.clear_output(bool(content.get("wait")))
 
     def _error(self, content: dict[str, Any]) -> None:
@@ -124,6 +154,9 @@ class Display:
         prompt = str(content.get("prompt", ""))
         ask = getpass.getpass if content.get("password") else input
         reply: dict[str, Any] = {"value": None}
+        if not self._answers:
+            self._reply({"value": None, "evalue": "nobody can be asked in the background"})
+            return
         with contextlib.suppress(Exception):
             self.finish()
         try:
@@ -134,6 +167,9 @@ class Display:
             return
         except Exception as error:  # noqa: BLE001  # EOFError, or a front end that can't ask
             reply["evalue"] = str(error) or "EOF when reading a line"
+        self._reply(reply)
+
+    def _reply(self, reply: dict[str, Any]) -> None:
         if self._container is not None:
             self._container.send({"msg_type": "input_reply", "content": reply})
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
-from nscontainer.errors import HostError, NsContainerError, SpecError, TransferError
-from nscontainer_magics import cell_line, commands, script, session_commands, variables
-from nscontainer_magics.display import Display
+from nscontainer.errors import NsContainerError, SpecError
+from nscontainer_magics import cell_line, commands, session_commands, variables
+from nscontainer_magics.background import BackgroundRun
+from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
+from nscontainer_magics.live import Live, shows_html
+from nscontainer_magics.running import CellRun
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from nscontainer.errors import TransferError
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
@@ -62,7 +64,43 @@ class ContainerMagics(Magics):
                 message = "the cell is empty"
                 raise SpecError(message, hint="write code below the %%container line")
             held = None if asked.session is None else session_commands.find(asked.session)
-            result, refusal = self._run(asked, cell, held)
+            if asked.bg:
+                self._begin(asked, cell, held)
+                return
+            result, refusal = CellRun(self._ip, asked, cell, held).run()
+        self._finish(result, refusal, asked, held)
+
+    def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
+        """Let the cell run in the background, with its dashboard where one can be shown."""
+        board = None if asked.quiet or not shows_html(self._ip) else Dashboard(self._ip)
+        live = None if board is None else Live(board, held, after_s=0.0)
+
+        def finished(run: BackgroundRun) -> None:
+            if board is not None:
+                board.finish(run)
+            if run.result is not None:
+                self._finish(run.result, run.refusal, waived, held)
+
+        cell_run = CellRun(self._ip, asked, cell, held, background=True, live=live)
+        run = BackgroundRun(cell_run, finished)
+        # Its failure fails no cell, and its variable has it from the beginning.
+        waived = dataclasses.replace(asked, raise_error=False, output=None)
+        run.begin()
+        if asked.output:
+            self._ip.user_ns[asked.output] = run
+        if board is not None:
+            board.begin(run, run.container.spec.limits.cpus)
+        else:
+            print(f"{run.name} runs in the background")
+
+    def _finish(
+        self,
+        result: RunResult,
+        refusal: TransferError | None,
+        asked: CellLine,
+        held: Session | None,
+    ) -> None:
+        """Keep what a run gave, show its card, and fail where it failed."""
         # Values belong to the variables: what a variable lets go of mustn't be kept here.
         self.last = dataclasses.replace(result, values={}) if result.values else result
         if asked.output:
@@ -91,88 +129,10 @@ class ContainerMagics(Magics):
             raise SpecError(message, hint="begin a cell with %%container")
         return self.last
 
-    def _run(
-        self, asked: CellLine, cell: str, session: Session | None
-    ) -> tuple[RunResult, TransferError | None]:
-        """Run the cell; give its result, and what says which values it couldn't bring."""
-        shown = Display(self._ip)
-        program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
-        sinks: dict[str, Any] = {
-            "on_stdout": shown.stdout,
-            "on_stderr": shown.stderr,
-            "on_interrupt": "return",
-        }
-        refusal: TransferError | None = None
-        try:
-            if program is not None:
-                result = self._run_script(asked, cell, program, sinks)
-            else:
-                result = self._run_python(asked, cell, session, shown, sinks)
-        except TransferError as error:
-            refusal, result = error, cast("RunResult", error.result)
-        stdout, stderr = shown.finish()
-        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
-
-    def _run_python(
-        self,
-        asked: CellLine,
-        cell: str,
-        session: Session | None,
-        shown: Display,
-        sinks: dict[str, Any],
-    ) -> RunResult:
-        from nscontainer import api
-        from nscontainer.values import inputs
-
-        how: dict[str, Any] = {
-            "filename": self._place(),
-            "line_offset": 1,  # the magic's own line: line numbers are the editor's
-            "on_message": shown.message,
-            "colors": str(self._ip.colors).lower() != "nocolor",
-            "width": shutil.get_terminal_size().columns,
-            "inputs": inputs.look_up(asked.inputs, self._ip.user_ns),
-            "out": asked.out,
-            "trust": asked.trust,
-            **sinks,
-        }
-        result: RunResult
-        if session is None:
-            result = api.run_cell(
-                cell, name=asked.name, on_start=shown.attach, **how, **asked.build
-            )
-        else:
-            shown.attach(session)
-            result = session.run_cell(cell, **how)
-        return result
-
-    def _run_script(
-        self, asked: CellLine, cell: str, program: tuple[str, ...], sinks: dict[str, Any]
-    ) -> RunResult:
-        from nscontainer import api
-
-        if asked.session is not None:
-            message = "a session runs Python cells: #! is for a container of its own"
-            raise SpecError(message, hint="leave the name of the session out, or the #! line")
-        if asked.inputs or asked.out:
-            message = f"variables go into Python cells only, and this is one of {program[0]}"
-            raise SpecError(message, hint="-e NAME=$value gives a script a value")
-        how = script.make(cell, program, name=self._place())
-        options = {"workdir": _working_directory(), **asked.build}
-        result: RunResult = api.run(
-            how.command, input=how.stdin, name=asked.name, **options, **sinks
-        )
-        return result
-
-    def _place(self) -> str:
-        """Name the cell as tracebacks do."""
-        # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
-        return f"Cell In[{self._ip.displayhook.prompt_count}]"
-
     def _show(self, result: RunResult) -> None:
         """Show the card, as ``display(result)`` would: without asking each of a dozen formatters."""
         shown = {"text/plain": str(result)}
-        formatter = self._ip.display_formatter
-        if formatter is not None and "text/html" in formatter.active_types:
+        if shows_html(self._ip):
             shown["text/html"] = result._repr_html_()
         display(shown, raw=True)
 
@@ -203,14 +163,6 @@ class ContainerMagics(Magics):
             raise error from None
         for line in error._render_traceback_():
             print(line, file=sys.stderr)
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        message = "the working directory no longer exists"
-        raise HostError(message, hint="change to one that does") from None
 
 
 @contextlib.contextmanager

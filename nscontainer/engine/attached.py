@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nscontainer.engine import pump, wire
+from nscontainer.engine.following import Follower
 from nscontainer.engine.making import rebuild_error
 from nscontainer.errors import EngineError, StateError
 from nscontainer.schema import ROW_BYTES, ROW_FIELDS
@@ -74,6 +75,8 @@ class Attached:
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, _let_go, self.control, fds, self.channel)
         self._frames = pump.Frames()
+        self._begun: dict[str, int] = {}
+        """Where the sample log stood when the newest cell began."""
 
     @property
     def open(self) -> bool:
@@ -93,6 +96,11 @@ class Attached:
         """Send the runner a message, and file descriptors with it."""
         assert self.channel is not None
         pump.send_frame(self.channel, message, fds)
+
+    def follow(self) -> Follower:
+        """Read the samples of the cell that runs, while they come."""
+        begun = self._begun
+        return Follower(self._samples_fd, first_row=begun["row"], offset_ns=begun["offset_ns"])
 
     def run(
         self,
@@ -123,7 +131,8 @@ class Attached:
             raise StateError(message, hint="wait until that has ended")
         try:
             with pump.interrupts() as caught:
-                self._ask("cell_begin")
+                told, _ = self._ask("cell_begin")
+                self._begun = {name: told[name] for name in ("row", "offset_ns")}
                 try:
                     times, end = self._relay(request, fds, sinks, caught, meanwhile)
                 except BaseException:  # a sink's own, perhaps

@@ -20,6 +20,7 @@ from typing import Any
 from nscontainer import errors, spec
 from nscontainer.engine import making, pump, state, wire
 from nscontainer.engine.attached import Attached
+from nscontainer.engine.following import Follower
 from nscontainer.errors import EngineError, NotFoundError, StateError
 from nscontainer.linux import procfs
 from nscontainer.schema import NA, NAMES
@@ -357,6 +358,16 @@ class Container:
         fd = self._call("samples")["fds"][0]
         try:
             return making.read_all(fd)
+        finally:
+            os.close(fd)
+
+    def follow(self) -> Follower:
+        """Read its sample log while that grows."""
+        if self._made is not None and self._record is None:
+            return Follower(self._made.samples_fd)
+        fd = self._call("samples")["fds"][0]
+        try:
+            return Follower(fd)
         finally:
             os.close(fd)
 

@@ -267,7 +267,10 @@ class SessionHost:
             limits=monitor.asked.to_dict(),
         )
         self._busy = True
-        return {}
+        return {
+            "row": self._cell.first_row,
+            "offset_ns": self._cell.begin_ns - monitor.log.begin_ns,
+        }
 
     def _end(self) -> wire.Message:
         if self._cell is None:

@@ -25,6 +25,7 @@ class SpawnerClient:
 
     def __init__(self, *, cells: bool) -> None:
         self.owner_pid = os.getpid()
+        self._asking = threading.Lock()
         self.top = state.state_dir()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -65,7 +66,8 @@ class SpawnerClient:
 
     def ask(self, message: wire.Message, fds: tuple[int, ...]) -> None:
         """Send a request; the monitor answers on the control socket among ``fds``."""
-        wire.send(self.sock, message, fds)
+        with self._asking:  # runs in the background ask as well
+            wire.send(self.sock, message, fds)
 
     def close(self) -> None:
         """Let the spawner end, and collect it."""
