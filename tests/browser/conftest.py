@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 Open = Callable[[str, Sequence[str]], AbstractContextManager[jupyter.Notebook]]
 
-BUSY = """%%container --cpu 50% -o r
+
+def busy(options: str, seconds: float) -> str:
+    """Give a cell that takes all the CPU it is given, for so long."""
+    return f"""%%container {options}
 import time
 begin = time.monotonic()
-while time.monotonic() - begin < 1.5:
+while time.monotonic() - begin < {seconds}:
     pass
 print('said inside')
 display('shown inside')"""
+
+
+BUSY = busy("--cpu 50% -o r", 1.5)
 SLEEPS = "%%container -q\nimport time\nprint('asleep')\ntime.sleep(600)"
 
 
