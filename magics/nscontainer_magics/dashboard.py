@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LEAST_PERCENT: Final = 1
 _OURS_S: Final = 1.0
-"""How long after a move the samples may still tell of the quota before it."""
+"""How long after a move what was read before it may still come in."""
 
 
 class Dashboard:
@@ -81,7 +81,7 @@ class _Controls:
     def __init__(self, widgets: Any, run: BackgroundRun, quota: float | None) -> None:
         self._run = run
         self._lock = threading.RLock()
-        self._moved_at = 0.0
+        self._moved_at = self._pressed_at = 0.0
         self._following = False
         most = 100 * (os.cpu_count() or 1)
         now = most if quota is None else max(_LEAST_PERCENT, min(most, round(quota * 100)))
@@ -114,8 +114,9 @@ class _Controls:
         self.stop.description, self.stop.icon = "Kill", "times"
 
     def _pause(self, _: Any) -> None:
-        frozen = self.pause.description == "Resume"
+        frozen = self._run.status == "paused"
         if self._try(self._run.resume if frozen else self._run.pause):
+            self._pressed_at = time.monotonic()
             self._name_pause(paused=not frozen)
 
     def _name_pause(self, *, paused: bool) -> None:
@@ -146,7 +147,8 @@ class _Controls:
 
     def follow(self, quota: float | None, *, paused: bool) -> None:
         """Show a quota that was changed elsewhere: by ``%container update``, say."""
-        self._name_pause(paused=paused)
+        if time.monotonic() - self._pressed_at > _OURS_S:
+            self._name_pause(paused=paused)
         with self._lock:
             if quota is None or time.monotonic() - self._moved_at < _OURS_S:
                 return

@@ -120,7 +120,10 @@ class NotebookView:
         from nscontainer import plot
         from nscontainer.measure import headline
 
-        picture = base64.b64encode(plot.strip(result)).decode()
+        try:
+            picture = base64.b64encode(plot.strip(result)).decode()
+        except Exception:  # noqa: BLE001  # what was drawn last stays: a cell fails for no picture
+            return
         self._publish({"image/png": picture, "text/plain": " · ".join(headline.parts(result))})
 
     def cleared(self) -> None:

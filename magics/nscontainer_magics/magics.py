@@ -67,38 +67,39 @@ class ContainerMagics(Magics):
             if asked.bg:
                 self._begin(asked, cell, held)
                 return
-            result, refusal = CellRun(self._ip, asked, cell, held).run()
-        self._finish(result, refusal, asked, held)
+            run = CellRun(self._ip, asked, cell, held)
+            result, refusal = run.run()
+        self._finish(run, result, refusal, asked)
 
     def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
         """Let the cell run in the background, with its dashboard where one can be shown."""
-        board = None if asked.quiet or not shows_html(self._ip) else Dashboard(self._ip)
+        in_notebook = shows_html(self._ip)
+        board = Dashboard(self._ip) if in_notebook and not asked.quiet else None
         live = None if board is None else Live(board, held, after_s=0.0)
-
-        def finished(run: BackgroundRun) -> None:
-            if board is not None:
-                board.finish(run)
-            if run.result is not None:
-                self._finish(run.result, run.refusal, waived, held)
-
-        cell_run = CellRun(self._ip, asked, cell, held, background=True, live=live)
-        run = BackgroundRun(cell_run, finished)
+        run = CellRun(self._ip, asked, cell, held, background=True, live=live)
         # Its failure fails no cell, and its variable has it from the beginning.
-        waived = dataclasses.replace(asked, raise_error=False, output=None)
-        run.begin()
+        quiet = asked.quiet or not in_notebook
+        waived = dataclasses.replace(asked, raise_error=False, output=None, quiet=quiet)
+
+        def finished(ended: BackgroundRun) -> None:
+            if board is not None:
+                board.finish(ended)
+            if ended.result is None:
+                print(f"{ended.name}: {ended.status}", file=sys.stderr)
+            else:
+                self._finish(run, ended.result, ended.refusal, waived)
+
+        begun = BackgroundRun(run, finished)
+        begun.begin()
         if asked.output:
-            self._ip.user_ns[asked.output] = run
-        if board is not None:
-            board.begin(run, run.container.spec.limits.cpus)
+            self._ip.user_ns[asked.output] = begun
+        if board is None:
+            print(f"{begun.name} runs in the background")
         else:
-            print(f"{run.name} runs in the background")
+            board.begin(begun, begun.container.spec.limits.cpus)
 
     def _finish(
-        self,
-        result: RunResult,
-        refusal: TransferError | None,
-        asked: CellLine,
-        held: Session | None,
+        self, run: CellRun, result: RunResult, refusal: TransferError | None, asked: CellLine
     ) -> None:
         """Keep what a run gave, show its card, and fail where it failed."""
         # Values belong to the variables: what a variable lets go of mustn't be kept here.
@@ -106,8 +107,10 @@ class ContainerMagics(Magics):
         if asked.output:
             self._ip.user_ns[asked.output] = result
         self._ip.user_ns.update(result.values)
+        run.end(result)
         if not asked.quiet:
             self._show(result)
+        held = run.session
         over = None if held is None or held.over is None else held.name
         self._judge(result, refusal, asked, over)
 

@@ -91,25 +91,27 @@ class CellRun:
             if on_start is not None:
                 on_start(container)
 
-        result: RunResult | None = None
         refusal: TransferError | None = None
         try:
-            try:
-                result = self._call(
-                    on_stdout=self.shown.stdout,
-                    on_stderr=self.shown.stderr,
-                    on_interrupt="return",
-                    on_start=started,
-                    on_tick=None if self.live is None else self.live.tick,
-                )
-            except TransferError as error:
-                refusal, result = error, cast("RunResult", error.result)
-            stdout, stderr = self.shown.finish()
-            result = dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
-        finally:
-            if self.live is not None:
-                self.live.end(result)
-        return result, refusal
+            result = self._call(
+                on_stdout=self.shown.stdout,
+                on_stderr=self.shown.stderr,
+                on_interrupt="return",
+                on_start=started,
+                on_tick=None if self.live is None else self.live.tick,
+            )
+        except TransferError as error:
+            refusal, result = error, cast("RunResult", error.result)
+        except BaseException:
+            self.end(None)
+            raise
+        stdout, stderr = self.shown.finish()
+        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
+
+    def end(self, result: RunResult | None) -> None:
+        """Let its view end, with a picture of its result. That takes a while, and may be interrupted."""
+        if self.live is not None:
+            self.live.end(result)
 
     def _python(self, cell: str) -> Callable[..., RunResult]:
         from nscontainer import api

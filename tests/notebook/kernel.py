@@ -20,6 +20,7 @@ TIMEOUT_S = 60.0
 class Cell:
     """What one executed cell said."""
 
+    begin: float
     reply: dict[str, Any] = field(default_factory=dict)
     messages: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     """When (seconds since it was sent), message type, content."""
@@ -63,22 +64,25 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=TIMEOUT_S)
         self.pid = int(manager.provisioner.pid)  # type: ignore[union-attr]
+        self._cells: dict[str, Cell] = {}
+        """By their request: a run in the background speaks after its cell's end."""
+        self.told: list[dict[str, Any]] = []
+        """What widgets were told, whoever told them: a handler's parent is the browser's message."""
 
     def run(
         self, code: str, *, during: Callable[[str, dict[str, Any]], None] | None = None
     ) -> Cell:
         """Execute a cell to its end; ``during`` sees each message as it comes."""
-        cell, begin = Cell(), time.monotonic()
+        begin = time.monotonic()
         request = self.client.execute(code, allow_stdin=True)
+        cell = self._cells[request] = Cell(begin)
         idle = False
         while not (idle and cell.reply):
             if time.monotonic() - begin > TIMEOUT_S:
                 raise TimeoutError(code)
             with contextlib.suppress(queue.Empty):
-                message = self.client.get_iopub_msg(timeout=0.02 if not idle else 0.2)
-                if message["parent_header"].get("msg_id") == request:
-                    kind, content = message["msg_type"], message["content"]
-                    cell.messages.append((time.monotonic() - begin, kind, content))
+                said_by, kind, content = self._take(0.02 if not idle else 0.2)
+                if said_by is cell:
                     idle = idle or (kind == "status" and content["execution_state"] == "idle")
                     if during is not None:
                         during(kind, content)
@@ -91,6 +95,38 @@ class Kernel:
                 if reply["parent_header"].get("msg_id") == request:
                     cell.reply = reply["content"]
         return cell
+
+    def _take(self, timeout_s: float) -> tuple[Cell | None, str, dict[str, Any]]:
+        """Take a message and keep it with the cell that it is of."""
+        message = self.client.get_iopub_msg(timeout=timeout_s)
+        cell = self._cells.get(message["parent_header"].get("msg_id"))
+        kind, content = message["msg_type"], message["content"]
+        if kind == "comm_msg":
+            self.told.append(content)
+        if cell is not None:
+            cell.messages.append((time.monotonic() - cell.begin, kind, content))
+        return cell, kind, content
+
+    def listen(self, until: Callable[[], object]) -> None:
+        """Take what cells whose runs are in the background say after their own end."""
+        begin = time.monotonic()
+        while not until():
+            if time.monotonic() - begin > TIMEOUT_S / 2:
+                raise TimeoutError
+            with contextlib.suppress(queue.Empty):
+                self._take(0.2)
+
+    def tell(self, comm_id: str, state: dict[str, Any]) -> None:
+        """Do what a browser does when a person moves a widget."""
+        data = {"method": "update", "state": state, "buffer_paths": []}
+        content = {"comm_id": comm_id, "data": data}
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+
+    def press(self, comm_id: str) -> None:
+        """Press a widget's button."""
+        data = {"method": "custom", "content": {"event": "click"}}
+        content = {"comm_id": comm_id, "data": data}
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
 
     def interrupt(self) -> None:
         """Do what the ■ button does."""

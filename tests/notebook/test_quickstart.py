@@ -145,7 +145,9 @@ def test_every_picture_is_there(executed: NotebookNode, begins: str):
 
 def test_the_card_is_shown(executed: NotebookNode):
     """The first cell shows its card, with the limits read back."""
-    (card,) = shown(cell(executed, begins="%%container --cpu 20%"))
+    was_live, card = shown(cell(executed, begins="%%container --cpu 20%"))
+    assert was_live.startswith("20.")
+    assert shown(cell(executed, begins="%%container --cpu 20%"), "image/png")
     assert "asked CPU 20 %, memory 256 MiB; read back as asked" in card
     assert shown(cell(executed, begins="%%container --cpu 20%"), "text/html")
 

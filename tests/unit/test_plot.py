@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import threading
@@ -301,3 +302,12 @@ def test_a_notebook_shows_the_picture_and_the_card():
     picture = ["image/png", "text/plain"]
     card = ["text/html", "text/plain"]
     assert done.stdout.strip() == str([picture, picture, card])
+
+
+@pytest.mark.parametrize("changes", [{}, {"quota": None}, {"seconds": 0.03}])
+def test_the_strip(changes):
+    """A live view's last picture: wide, low, and no pyplot figure."""
+    png = plot.strip(factories.run(**changes))
+    width, height = struct.unpack(">II", png[16:24])
+    assert width > 2.5 * height > 500
+    assert "matplotlib.pyplot" not in sys.modules

@@ -1,0 +1,169 @@
+"""The live view in a real kernel, and in a real terminal."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import pty
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.notebook import kernel as kernels
+from tests.notebook.kernel import Cell, Kernel, plain
+
+pytestmark = [pytest.mark.notebook, pytest.mark.root]
+
+SPIN = "import time\nt = time.monotonic()\nwhile time.monotonic() - t < {}:\n    pass\n"
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for all."""
+    with kernels.start(str(tmp_path_factory.mktemp("notebook"))) as started:
+        yield started
+
+
+def views(cell: Cell) -> list[tuple[float, str, dict[str, Any]]]:
+    """What was shown under a display id, its updates included."""
+    return [
+        (at, kind, content)
+        for at, kind, content in cell.messages
+        if kind in ("display_data", "update_display_data") and content["transient"]
+    ]
+
+
+def test_a_long_cell_has_one(kernel: Kernel):
+    """One display from about the third second on, renewed a few times a second, at last a picture."""
+    cell = kernel.run("%%container --cpu 30% --memory 256M\n" + SPIN.format(4) + "print('end')")
+    assert cell.ok
+    found = views(cell)
+    kinds = [kind for _, kind, _ in found]
+    assert kinds[0] == "display_data"
+    assert set(kinds[1:]) == {"update_display_data"}
+    assert len({content["transient"]["display_id"] for *_, content in found}) == 1
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(found[:-1])]
+    assert 0.2 < sum(gaps) / len(gaps) < 0.55, gaps
+    for *_, content in found[:-1]:
+        said = content["data"]["text/plain"]
+        assert " s · CPU " in said
+        assert " of 30 % · throttled " in said
+        assert " of 256 MiB" in said
+        assert "<svg" in content["data"]["text/html"]
+    last = found[-1][2]["data"]
+    assert "text/html" not in last
+    width, height = struct.unpack(">II", base64.b64decode(last["image/png"])[16:24])
+    assert width > 900
+    assert height > 150
+    assert last["text/plain"].startswith("3")
+    assert "of a CPU for 4" in last["text/plain"]
+    # Then the card, as after each cell.
+    assert "asked CPU 30 %" in cell.shown()[-1]
+
+
+def test_a_short_or_quiet_one_has_none(kernel: Kernel):
+    """Nothing moves for a cell that is soon over, or where nobody wants it, or all is captured."""
+    assert not views(kernel.run("%%container\nimport time; time.sleep(1)"))
+    assert not kernel.run("%%container -q\nimport time; time.sleep(3)").of("display_data")
+    assert not views(kernel.run("%%capture c\n%%container\nimport time; time.sleep(3)"))
+
+
+def test_a_script_and_a_session_have_one(kernel: Kernel):
+    """Each of its own: a session's begins with the cell."""
+    assert len(views(kernel.run("%%container --sh\nsleep 3"))) > 3
+    kernel.run("%container create lab --cpu 50%")
+    kernel.run("%%container lab -q\nimport time; time.sleep(1.5)")
+    cell = kernel.run("%%container lab\n" + SPIN.format(3))
+    first = views(cell)[0][2]["data"]["text/plain"]
+    assert first.startswith("2.")
+    assert " of 50 % · throttled " in first
+    kernel.run("%container rm -f lab")
+
+
+def test_an_animation_is_left_alone(kernel: Kernel):
+    """A cell that keeps clearing its output has the picture at its end only."""
+    code = """%%container
+import time
+from IPython.display import clear_output
+for i in range(30):
+    clear_output(wait=True)
+    print(i)
+    time.sleep(0.1)
+"""
+    cell = kernel.run(code)
+    (only,) = views(cell)
+    assert "image/png" in only[2]["data"]
+
+
+def test_it_ends_with_what_is_killed_or_interrupted(kernel: Kernel):
+    """The picture shows where it was cut off."""
+    cell = kernel.run("%%container --timeout 2.5s\n" + SPIN.format(60))
+    assert "image/png" in views(cell)[-1][2]["data"]
+    assert "killed: timeout of 2.5 s" in views(cell)[-1][2]["data"]["text/plain"]
+
+    def interrupt(kind: str, content: Any) -> None:
+        if kind == "display_data" and content["transient"]:
+            kernel.interrupt()
+
+    cell = kernel.run("%%container\n" + SPIN.format(60), during=interrupt)
+    assert "image/png" in views(cell)[-1][2]["data"]
+    assert cell.errors()[-1].startswith("KeyboardInterrupt")
+
+
+def test_a_memory_limit_that_is_changed_meanwhile(kernel: Kernel):
+    """The line follows an update."""
+    code = "%%container --name grown -m 128M\nimport time\ntime.sleep(6)"
+    env = {**os.environ}
+    command = [sys.executable, "-m", "nscontainer", "update", "-m", "512M", "grown"]
+
+    def grow(kind: str, content: Any) -> None:
+        if kind == "display_data" and content["transient"]:
+            subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+
+    said = [content["data"]["text/plain"] for *_, content in views(kernel.run(code, during=grow))]
+    assert "of 128 MiB" in said[0]
+    assert "of 512 MiB" in said[-2]
+
+
+def test_a_terminal_has_a_line(tmp_path: Path):
+    """It is drawn over and over, keeps out of the way of what is printed, and is gone at the end."""
+    script = tmp_path / "long.ipy"
+    body = SPIN.format(3.2) + "print('half', end='', flush=True)\n" + SPIN.format(1)
+    script.write_text(
+        "%load_ext nscontainer\nget_ipython().run_cell_magic('container', '--cpu 50%', "
+        + repr(body)
+        + ")\n"
+    )
+    said = in_terminal([sys.executable, "-m", "IPython", "--no-banner", str(script)], tmp_path)
+    lines = [part for part in said.split("\r\x1b[K") if part.startswith("[runs ")]
+    assert len(lines) >= 4
+    assert all(" · CPU " in line and " of 50 %" in line for line in lines)
+    after = said.partition("half")[2]
+    assert "[runs" not in after  # the line is begun: nothing is drawn over it
+    shown = plain(after)
+    assert "of a CPU for 4.2" in shown
+
+
+def in_terminal(command: list[str], directory: Path) -> str:
+    """Run a command on a pseudo-terminal; give all it wrote."""
+    master, slave = pty.openpty()
+    environ = {**os.environ, "IPYTHONDIR": str(directory), "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environ, cwd=directory
+    ) as process:
+        os.close(slave)
+        parts = []
+        try:
+            while data := os.read(master, 65536):
+                parts.append(data)
+        except OSError:  # EIO: the other end is closed
+            pass
+        assert process.wait(60) == 0
+    os.close(master)
+    return b"".join(parts).decode()
