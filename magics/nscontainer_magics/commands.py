@@ -303,7 +303,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "create": Command(
         session_commands.create,
         "NAME [--cpu 20% …] [--detach]",
-        "make a session: %%container NAME cells share its interpreter",
+        "make a session for %%container NAME cells",
     ),
     "ps": Command(_ps, "[-a]", "the containers that live, or all, as a DataFrame"),
     "stats": Command(_stats, "[NAME…]", "what they use now, as a DataFrame", takes_name=True),

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import BUSY, SLEEPS, Open
+from tests.browser.conftest import BUSY, SLEEPS, Open, busy
 
 pytestmark = [pytest.mark.browser, pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -25,6 +25,20 @@ def test_a_cell_its_card_and_its_plot(lab: Open):
         notebook.screenshot("card")
         notebook.run_cell(2)
         assert notebook.picture_width(2) > 100
+
+
+def test_a_dark_theme(lab: Open):
+    """The card takes its colours from where it stands: light lines and letters on a dark ground."""
+    with lab("dark", [busy("--cpu 50% -m 64M", 2.5)]) as notebook:
+        change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+        notebook.page.evaluate(change, "JupyterLab Dark")
+        expect(notebook.page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+        card = notebook.run_cell(1).filter(has=notebook.page.locator("table"))
+        for part, colour in (("table", "color"), ("polyline", "stroke")):
+            shown = card.locator(part).first.evaluate(f"one => getComputedStyle(one).{colour}")
+            assert min(int(number) for number in re.findall(r"\d+", shown)[:3]) > 150, shown
+        notebook.screenshot("card")
+        notebook.page.evaluate(change, "JupyterLab Light")  # it is the server's setting
 
 
 def test_the_stop_button(lab: Open):
