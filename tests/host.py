@@ -20,8 +20,9 @@ manager, client = start_new_kernel(startup_timeout=60)
 client.stop_channels()
 manager.shutdown_kernel(now=True)
 """
-BROWSER = """
-import tempfile
+BROWSER = f"""
+import sys, tempfile
+sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 import jupyterlab
 import notebook
