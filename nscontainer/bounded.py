@@ -13,7 +13,7 @@ TAIL_BYTES: Final = 64 << 10
 
 
 class Bounded:
-    """Lets the beginning of a stream through, and keeps the end of what comes after it.
+    r"""Lets the beginning of a stream through, and keeps the end of what comes after it.
 
     Nothing is cut within a UTF-8 character, and where there are lines, nothing within a line.
 
@@ -27,8 +27,8 @@ class Bounded:
     Examples
     --------
     >>> stream = Bounded(4, tail=4)
-    >>> stream.add(b"one\\ntwo\\n"), stream.add(b"three\\nsix\\n"), stream.rest()
-    (b'one\\n', b'', b'[nscontainer: 10 B of output dropped here]\\nsix\\n')
+    >>> stream.add(b"one\ntwo\n"), stream.add(b"three\nsix\n"), stream.rest()
+    (b'one\n', b'', b'[nscontainer: 10 B of output dropped here]\nsix\n')
     """
 
     def __init__(self, most: int | None, *, tail: int = TAIL_BYTES) -> None:

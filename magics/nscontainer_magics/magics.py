@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from nscontainer.errors import HostError, NsContainerError, SpecError, TransferError
-from nscontainer_magics import cell_line, commands, script, session_commands, variables
-from nscontainer_magics.display import Display
+from nscontainer_magics import capture, cell_line, commands, script, session_commands, variables
+from nscontainer_magics.defaults import Settings
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
+    from nscontainer_magics.display import Display
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,7 +40,7 @@ def _documented(text: str) -> Callable[[Function], Function]:
 
 
 @magics_class
-class ContainerMagics(Magics):
+class ContainerMagics(Settings):
     """Run cells in containers."""
 
     last: RunResult | None = None
@@ -54,7 +55,7 @@ class ContainerMagics(Magics):
     @_documented(cell_line.help_text())
     def run_cell(self, line: str, cell: str) -> None:  # noqa: D102  # the parser's help
         with _errors_in_one_line():
-            asked = cell_line.parse(line)
+            asked = cell_line.parse(line, self.fill)
             if asked.help:
                 print(cell_line.help_text())
                 return
@@ -68,7 +69,7 @@ class ContainerMagics(Magics):
         if asked.output:
             self._ip.user_ns[asked.output] = result
         self._ip.user_ns.update(result.values)
-        if not asked.quiet:
+        if not (asked.quiet or self.quiet):
             self._show(result)
         over = None if held is None or held.over is None else held.name
         self._judge(result, refusal, asked, over)
@@ -95,22 +96,22 @@ class ContainerMagics(Magics):
         self, asked: CellLine, cell: str, session: Session | None
     ) -> tuple[RunResult, TransferError | None]:
         """Run the cell; give its result, and what says which values it couldn't bring."""
-        shown = Display(self._ip)
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
-        sinks: dict[str, Any] = {
-            "on_stdout": shown.stdout,
-            "on_stderr": shown.stderr,
-            "on_interrupt": "return",
-        }
         refusal: TransferError | None = None
-        try:
-            if program is not None:
-                result = self._run_script(asked, cell, program, sinks)
-            else:
-                result = self._run_python(asked, cell, session, shown, sinks)
-        except TransferError as error:
-            refusal, result = error, cast("RunResult", error.result)
-        stdout, stderr = shown.finish()
+        with capture.output(self._ip, asked.capture, self.shown_bytes) as shown:
+            sinks: dict[str, Any] = {
+                "on_stdout": shown.stdout,
+                "on_stderr": shown.stderr,
+                "on_interrupt": "return",
+            }
+            try:
+                if program is not None:
+                    result = self._run_script(asked, cell, program, sinks)
+                else:
+                    result = self._run_python(asked, cell, session, shown, sinks)
+            except TransferError as error:
+                refusal, result = error, cast("RunResult", error.result)
+            stdout, stderr = shown.finish()
         return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
 
     def _run_python(

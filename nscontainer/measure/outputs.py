@@ -130,7 +130,7 @@ class Outputs:
                 self._left_out += 1
                 return
             self._display_bytes += grows
-            output |= new
+            output.update(new)
 
     def _over(self, size: int) -> bool:
         return self._most_display is not None and self._display_bytes + size > self._most_display
