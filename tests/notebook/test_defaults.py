@@ -51,6 +51,8 @@ def test_config(kernel: Kernel) -> None:
     run(kernel, '%config ContainerMagics.memory = "256M"')
     run(kernel, "%%container -q -o r\n1")
     assert run(kernel, ASKED) == f"50000 {256 << 20}\n"
+    back = "print(r.limits.read_back.cpu_quota_us, r.limits.read_back.memory_bytes)"
+    assert run(kernel, back) == f"50000 {256 << 20}\n"
     run(kernel, "%%container -q -o r --cpu-quota 20000 -m 128M\n1")
     assert run(kernel, ASKED) == f"20000 {128 << 20}\n"
     text = run(kernel, "%config ContainerMagics")
