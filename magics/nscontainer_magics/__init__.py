@@ -16,16 +16,18 @@ _NAME = "container"
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics and their Tab completion, and start the engine's helper meanwhile."""
-    from nscontainer.errors import NsContainerError
+    from traitlets import TraitError
+
+    from nscontainer.errors import SpecError
     from nscontainer_magics import completion
     from nscontainer_magics.failure import in_one_line
     from nscontainer_magics.magics import ContainerMagics
 
     try:
         shell.register_magics(ContainerMagics(shell))
-    except NsContainerError as error:  # a default in a configuration file
+    except (SpecError, TraitError) as error:  # a default in a configuration file
         _forget(shell)
-        raise in_one_line(error) from None
+        raise in_one_line(SpecError(str(error))) from None
     completion.install(shell)
     if sys.platform == "linux":
         # Without it the first cell would wait for an interpreter to start. What hinders it here is

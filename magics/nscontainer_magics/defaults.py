@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import shlex
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.getipython import get_ipython
@@ -18,7 +19,7 @@ from IPython.core.magic import Magics
 from traitlets import Bool, TraitType
 
 from nscontainer import options, spec, units
-from nscontainer.errors import SpecError
+from nscontainer.errors import SpecError, one_line
 from nscontainer.options import Option
 
 _NOT_FOR_SESSIONS: Final = frozenset({"timeout", "cpu_time", "init"})
@@ -70,7 +71,8 @@ class _Default(TraitType[Any, Any]):
         del obj
         text = "" if value is None else str(value).strip()
         if text:
-            _check(self._option, text)
+            with _named(self.name):
+                _check(self._option, text)
         return text
 
 
@@ -83,8 +85,19 @@ class _Size(TraitType[Any, Any]):
         """Check that it is a size."""
         del obj
         text = str(value).strip()
-        units.parse_size(text, unlimited=True)
+        with _named(self.name):
+            units.parse_size(text, unlimited=True)
         return text
+
+
+@contextlib.contextmanager
+def _named(name: str | None) -> Iterator[None]:
+    """Have an error say which trait it is about, and all in its text: %config shows no hint."""
+    try:
+        yield
+    except SpecError as error:
+        message = f"ContainerMagics.{name}: {one_line(error)}"
+        raise SpecError(message) from None
 
 
 def _traits(body: dict[str, Any]) -> None:
@@ -174,6 +187,13 @@ def _check(option: Option, text: str) -> None:
     spec.build(None, **{**needs, **options.to_build_kwargs(given)})
 
 
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Refuse defaults that would have every cell refused, as memory_swap without memory."""
+    set_ = {name: values[name] for name in OPTIONS if values.get(name)}
+    given = {OPTIONS[name].dest: _value(OPTIONS[name], value, ()) for name, value in set_.items()}
+    spec.build(None, **options.to_build_kwargs(argparse.Namespace(**given)))
+
+
 def active() -> Settings | None:
     """Give the magics of the shell that runs, where they are loaded."""
     shell: Any = get_ipython()
@@ -222,6 +242,11 @@ def command(words: list[str]) -> dict[str, Any]:
     if given["shown_output"] is not None:
         units.parse_size(given["shown_output"], unlimited=True)
     new |= {n: given[n] for n in ("shown_output", "live") if given[n] is not None}
+    old = {} if given["reset"] else {name: getattr(settings, name) for name in OPTIONS}
+    for one, other in (("cpu", "cpu_quota"), ("cpu_quota", "cpu")):
+        if one in new and other not in new and old.get(other):
+            new[other] = ""  # the newer of the two ways to say it
+    _check_together(old | new)
     if given["reset"]:
         settings.reset()
     for name, value in new.items():
