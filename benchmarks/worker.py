@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -53,6 +54,48 @@ class Worker:
         begin = time.perf_counter_ns()
         self.shell.run_cell_magic("container", request["line"], request["code"])
         return {"ns": time.perf_counter_ns() - begin}
+
+    def op_first(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run a cell that prints, from the call until what it printed is here."""
+        del request
+        import nscontainer
+
+        came: list[int] = []
+
+        def heard(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream" and "hello" in message["content"]["text"]:
+                came.append(time.perf_counter_ns())
+
+        begin = time.perf_counter_ns()
+        nscontainer.run_cell("print('hello')", on_message=heard, check=True)
+        return {"ns": came[0] - begin}
+
+    def op_flood(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run a cell that prints very much, from the call to its return."""
+        import nscontainer
+
+        begin = time.perf_counter_ns()
+        result = nscontainer.run_cell(request["code"], check=True)
+        spent = time.perf_counter_ns() - begin
+        if not 0 < len(result.stdout) <= request["most"]:
+            message = f"{len(result.stdout)} characters came"
+            raise RuntimeError(message)
+        return {"ns": spent}
+
+    def op_piped(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have another interpreter print the same into a pipe, and read it to its end."""
+        begin = time.perf_counter_ns()
+        size = 0
+        command = [sys.executable, "-c", request["code"]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+            assert process.stdout is not None
+            while data := process.stdout.read(1 << 16):
+                size += len(data)
+        spent = time.perf_counter_ns() - begin
+        if size != request["most"]:
+            message = f"{size} bytes came"
+            raise RuntimeError(message)
+        return {"ns": spent}
 
     def op_magic(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run a line of ``%container``."""

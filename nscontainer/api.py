@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nscontainer import spec
+from nscontainer.bounded import KEPT_BYTES, Kept
 from nscontainer.errors import CommandError, HostError, SetupError, TransferError
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
+    from nscontainer.measure.outputs import Outputs
     from nscontainer.measure.result import RunResult
     from nscontainer.values.transfer import Transfer
 
@@ -135,7 +137,7 @@ def run(
         return container
     if on_start is not None:
         on_start(container)
-    result = _driven(container, Listener(on_stdout, on_stderr), on_tick)
+    result = _driven(container, Listener(on_stdout, on_stderr, whole=True), on_tick)
     return judged(result, None, check=check, on_interrupt=on_interrupt)
 
 
@@ -188,7 +190,8 @@ def run_cell(
     Returns
     -------
     RunResult
-        With ``outputs``, the messages kept in Jupyter's form.
+        With ``outputs``, the messages kept in Jupyter's form. Of a stream or a descriptor that says
+        more than 16 MiB, the beginning and the end, with a line between that says what was dropped.
 
     Raises
     ------
@@ -276,24 +279,35 @@ def cell_request(
 
 
 class Listener:
-    """Hears a run: hands on what somebody takes, and keeps the rest, and every message."""
+    """Hears a run: hands on what somebody takes, and keeps the rest, and what its messages show.
+
+    Parameters
+    ----------
+    whole
+        Keep all, however much it is; else what a result has is bounded (:mod:`nscontainer.bounded`).
+    """
 
     def __init__(
         self,
         on_stdout: Sink | None,
         on_stderr: Sink | None,
         on_message: Callable[[Message], None] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
-        self._out: list[bytes] = []
-        self._err: list[bytes] = []
-        self._messages: list[Message] = []
+        self._out, self._err = (Kept(None if whole else KEPT_BYTES) for _ in range(2))
+        self._outputs: Outputs | None = None
         self._on_message = on_message
-        self.stdout: Sink = on_stdout or self._out.append
-        self.stderr: Sink = on_stderr or self._err.append
+        self.stdout: Sink = on_stdout or self._out.add
+        self.stderr: Sink = on_stderr or self._err.add
 
     def message(self, message: Message) -> None:
         """Take a cell's message."""
-        self._messages.append(message)
+        if self._outputs is None:
+            from nscontainer.measure.outputs import DISPLAY_BYTES, Outputs
+
+            self._outputs = Outputs(KEPT_BYTES, DISPLAY_BYTES)
+        self._outputs.add(message)
         if self._on_message is not None:
             self._on_message(message)
 
@@ -306,9 +320,9 @@ class Listener:
         return RunResult.from_record(
             record,
             samples,
-            stdout=b"".join(self._out),
-            stderr=b"".join(self._err),
-            outputs=self._messages if code is not None else None,
+            stdout=self._out.value(),
+            stderr=self._err.value(),
+            outputs=None if self._outputs is None else self._outputs.all(),
             code=code,
             **more,
         )

@@ -16,10 +16,18 @@ _NAME = "container"
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics and their Tab completion, and start the engine's helper meanwhile."""
+    from traitlets import TraitError
+
+    from nscontainer.errors import SpecError
     from nscontainer_magics import completion
+    from nscontainer_magics.failure import in_one_line
     from nscontainer_magics.magics import ContainerMagics
 
-    shell.register_magics(ContainerMagics(shell))
+    try:
+        shell.register_magics(ContainerMagics(shell))
+    except (SpecError, TraitError) as error:  # a default in a configuration file
+        _forget(shell)
+        raise in_one_line(SpecError(str(error))) from None
     completion.install(shell)
     if sys.platform == "linux":
         # Without it the first cell would wait for an interpreter to start. What hinders it here is
@@ -37,3 +45,14 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop(_NAME, None)
     completion.remove(shell)
+    shell.magics_manager.registry.pop("ContainerMagics", None)
+    _forget(shell)
+
+
+def _forget(shell: InteractiveShell) -> None:
+    """Let %config not find the magics any more."""
+    from nscontainer_magics.magics import ContainerMagics
+
+    found: list[object] = [*shell.configurables]
+    kept = [one for one in found if not isinstance(one, ContainerMagics)]
+    shell.configurables[:] = kept  # type: ignore[assignment]

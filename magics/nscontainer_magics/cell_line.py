@@ -6,7 +6,7 @@ import argparse
 import functools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class CellLine:
     out: Mapping[str, str] = field(default_factory=dict)
     """The expression, by the notebook's variable that is to have its value."""
     trust: bool = False
+    capture: str | None = None
+    """The notebook's variable that is to have what the cell says."""
     sh: bool = False
     quiet: bool = False
     bg: bool = False
@@ -85,6 +87,9 @@ def parser() -> options.Parser:
         "--trust",
         action="store_true",
         help="unpickle what --out brings: then the container can run code in the notebook",
+    )
+    made.add_argument(
+        "--capture", metavar="NAME", help="keep what it says in this variable, and show none of it"
     )
     made.add_argument("--sh", action="store_true", help="the cell is a script for /bin/sh")
     made.add_argument(
@@ -127,8 +132,13 @@ def split(line: str) -> list[str]:
         raise SpecError(message, hint="close every quote, or escape it with a backslash") from None
 
 
-def parse(line: str) -> CellLine:
+def parse(line: str, fill: Callable[[argparse.Namespace], None] | None = None) -> CellLine:
     """Read the line.
+
+    Parameters
+    ----------
+    fill
+        Puts defaults under what the line of a cell of its own gives; a session has its own.
 
     Raises
     ------
@@ -140,8 +150,12 @@ def parse(line: str) -> CellLine:
         return CellLine(build={}, help=True)
     if given.output is not None:
         check_name(given.output, "-o r")
+    if given.capture is not None:
+        check_name(given.capture, "--capture out")
     if given.session is not None:
         _refuse_options(given)
+    elif fill is not None:
+        fill(given)
     inputs = variables.parse_inputs(given.inputs or ())
     out = variables.parse_out(given.out or ())
     _check_together(given, inputs, out)
@@ -153,6 +167,7 @@ def parse(line: str) -> CellLine:
         session=given.session,
         name=given.name,
         output=given.output,
+        capture=given.capture,
         sh=given.sh,
         quiet=given.quiet,
         bg=given.bg,
@@ -184,9 +199,14 @@ def _check_together(
     if given.sh and (inputs or out):
         message = f"{'-i' if inputs else '--out'} is for Python cells, and --sh makes it a shell's"
         raise SpecError(message, hint="-e NAME=$value gives a script a value")
+    if given.bg and given.capture is not None:
+        message = "--capture is for a cell that is waited for, and --bg isn't"
+        raise SpecError(message, hint="-o r, then r.stdout, r.stderr and r.outputs")
     if given.trust and not out:
         message = "--trust has nothing to trust without --out"
         raise SpecError(message, hint="as --out model --trust")
-    if given.output in out:
-        message = f"-o and --out would both set {given.output!r}"
-        raise SpecError(message, hint="give one of them another name")
+    for flag, name in (("-o", given.output), ("--capture", given.capture)):
+        other = "--out" if name in out else "-o" if name == given.output else flag
+        if name is not None and other != flag:
+            message = f"{flag} and {other} would both set {name!r}"
+            raise SpecError(message, hint="give one of them another name")

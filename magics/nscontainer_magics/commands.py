@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
-from nscontainer_magics import session_commands
+from nscontainer_magics import defaults, session_commands
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -330,6 +330,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),
+    "defaults": Command(
+        defaults.command,
+        "[--cpu 50% …] [--reset]",
+        "what holds where a cell's line says nothing: show it, set it",
+    ),
     "doctor": Command(_doctor, "", "what this host can do, and how to mend what it can't"),
     "gc": Command(_gc, "", "remove what a crash left"),
 }

@@ -13,7 +13,7 @@ from IPython.core.getipython import get_ipython
 
 from nscontainer import options
 from nscontainer.cli import create
-from nscontainer_magics import cell_line, commands, variables
+from nscontainer_magics import cell_line, commands, defaults, variables
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -61,7 +61,11 @@ def _words(before: str) -> list[str]:
 
 
 def _cell_options() -> Iterable[str]:
-    return [flag for action in cell_line.parser()._actions for flag in action.option_strings]  # noqa: SLF001
+    return _flags_of(cell_line.parser())
+
+
+def _flags_of(parser: options.Parser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
 
 
 def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
@@ -84,6 +88,8 @@ def _sub_command(words: list[str]) -> Iterable[str]:
     command = commands.COMMANDS.get(words[0])
     if command is None:
         return ()
+    if words[0] == "defaults":
+        return _flags(words, _flags_of(defaults.parser()))
     if words[0] in ("update", "create") and (words[-1].startswith("-") or words[-2] in _CHOICES):
         groups = ("limits",) if words[0] == "update" else create.GROUPS
         flags = [f for o in options.OPTIONS if o.group in groups and o.magic for f in o.flags]

@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from nscontainer import bounded
+from nscontainer.bounded import Bounded, Kept
+from nscontainer.measure.outputs import DISPLAY_BYTES, size_of
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -20,8 +24,10 @@ if TYPE_CHECKING:
 
 _FLUSH_S: Final = 0.05
 """ipykernel holds output back for 0.2 s: what comes after a pause is shown at once instead."""
-KEPT_BYTES: Final = 16 << 20
-"""How much of what came from each descriptor is kept for the result."""
+_FLUSH_CHARACTERS: Final = 256 << 10
+"""What it holds back takes four bytes a character, and as much again when it is sent."""
+SHOWN_BYTES: Final = 8 << 20
+"""How much of each stream a cell shows, but for the end."""
 
 
 class Display:
@@ -31,6 +37,8 @@ class Display:
     ----------
     shell
         The notebook's, or a terminal's.
+    most
+        How many bytes of each stream are shown, but for the end; None shows all.
     silent
         Show nothing, only keep.
     answers
@@ -43,7 +51,12 @@ class Display:
     """
 
     def __init__(
-        self, shell: InteractiveShell, *, silent: bool = False, answers: bool = True
+        self,
+        shell: InteractiveShell,
+        most: int | None = SHOWN_BYTES,
+        *,
+        silent: bool = False,
+        answers: bool = True,
     ) -> None:
         self._shell = shell
         self._silent = silent
@@ -55,14 +68,25 @@ class Display:
         self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
         self._container: Container | Session | None = None
         self._shown_at = 0.0
+        self._held_back = 0
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
-        self._kept = {"stdout": bytearray(), "stderr": bytearray()}
+        self._kept = {"stdout": Kept(), "stderr": Kept()}
+        self._most = most
+        self._show_from_now()
+
+    def _show_from_now(self) -> None:
+        self._shown = {name: Bounded(self._most) for name in ("stdout", "stderr")}
+        self._displayed = self._left_out = 0
 
     def attach(self, container: Container | Session) -> None:
         """Remember whom to send answers to."""
         self._container = container
+
+    def writes_to(self, stream: object) -> bool:
+        """Whether what the cell prints goes there."""
+        return self._streams["stdout"] is stream
 
     def at_line_start(self) -> bool:
         """Whether nothing stands on the line where the next output will."""
@@ -79,9 +103,15 @@ class Display:
         self._bytes("stderr", data)
 
     def _bytes(self, name: str, data: bytes) -> None:
-        kept = self._kept[name]
-        kept += data[: KEPT_BYTES - len(kept)]
-        self._write(name, self._decoders[name].decode(data))
+        self._kept[name].add(data)
+        self._text(name, self._decoders[name].decode(data))
+
+    def _text(self, name: str, text: str) -> None:
+        """Show text, or what there is room for."""
+        shown = self._shown["stderr" if name == "stderr" else "stdout"]
+        through = shown.add(bounded.encode(text))
+        if through:
+            self._write(name, bounded.decode(through))
 
     def _write(self, name: str, text: str) -> None:
         if self._silent or not text:
@@ -96,20 +126,31 @@ class Display:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         now = time.monotonic()
-        if now - self._shown_at > _FLUSH_S:
+        self._held_back += len(text)
+        if now - self._shown_at > _FLUSH_S or self._held_back > _FLUSH_CHARACTERS:
             stream.flush()
-            self._shown_at = now
+            self._shown_at, self._held_back = now, 0
 
     def finish(self) -> tuple[bytes, bytes]:
-        """Show what is left of a cut character; give what the descriptors said."""
-        for name, decoder in self._decoders.items():
-            rest = decoder.decode(b"", final=True)
+        """Show the end of what there was no room for; give what the descriptors said."""
+        self._flush()
+        for name, shown in self._shown.items():
+            rest = shown.rest()
             if rest:
-                self._write(name, rest)
+                self._write(name, bounded.decode(rest))
+        if self._left_out:
+            self._write("stderr", f"[nscontainer: {self._left_out} displays dropped here]\n")
+        self._show_from_now()
+        self._flush()
+        return self._kept["stdout"].value(), self._kept["stderr"].value()
+
+    def _flush(self) -> None:
+        """Show what is left of a cut character, and what the shell holds back."""
+        for name, decoder in self._decoders.items():
+            self._text(name, decoder.decode(b"", final=True))
         for stream in self._streams.values():
             with contextlib.suppress(Exception):
                 stream.flush()
-        return bytes(self._kept["stdout"]), bytes(self._kept["stderr"])
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -122,12 +163,17 @@ class Display:
             show(self, content)
 
     def _stream(self, content: dict[str, Any]) -> None:
-        self._write(str(content.get("name")), str(content.get("text", "")))
+        self._text(str(content.get("name")), str(content.get("text", "")))
 
     def _display(self, content: dict[str, Any], *, update: bool = False) -> None:
         data = content.get("data")
         if not isinstance(data, dict):
             return
+        if self._most is not None and not update:
+            self._displayed += size_of(data)
+            if self._displayed > DISPLAY_BYTES:
+                self._left_out += 1
+                return
         transient = _dict(content.get("transient"))
         self._shell.display_pub.publish(
             data=data, metadata=_dict(content.get("metadata")), transient=transient, update=update
@@ -137,6 +183,7 @@ class Display:
         self._display(content, update=True)
 
     def _clear(self, content: dict[str, Any]) -> None:
+        self._show_from_now()
         if self.on_clear is not None:
             self.on_clear()
         self._shell.display_pub.clear_output(bool(content.get("wait")))
@@ -157,8 +204,7 @@ class Display:
         if not self._answers:
             self._reply({"value": None, "evalue": "nobody can be asked in the background"})
             return
-        with contextlib.suppress(Exception):
-            self.finish()
+        self._flush()
         try:
             with _raised_interrupts():
                 reply["value"] = ask(prompt)

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from IPython.core.displaypub import CapturingDisplayPublisher
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nscontainer.engine.following import Follower
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
+    from nscontainer_magics.display import Display
 
 AFTER_S: Final = 2.0
 _LIMIT_EVERY_S: Final = 2.0
@@ -104,7 +105,7 @@ class NotebookView:
     """One display, by its id."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._shell = shell
+        self._publisher = shell.display_pub  # --capture puts another there
         self._id: str | None = None
         self._quiet_until = 0.0
 
@@ -126,15 +127,18 @@ class NotebookView:
             return
         self._publish({"image/png": picture, "text/plain": " · ".join(headline.parts(result))})
 
-    def cleared(self) -> None:
-        """Take note that the cell has cleared its output, and the view with it."""
+    def keep_clear_of(self, shown: Display) -> None:
+        """Hear of it when the cell clears its output, and the view with it."""
+        shown.on_clear = self._cleared
+
+    def _cleared(self) -> None:
         self._id = None
         self._quiet_until = time.monotonic() + _CLEARED_S
 
     def _publish(self, data: dict[str, str]) -> None:
         update = self._id is not None
         self._id = self._id or uuid.uuid4().hex
-        self._shell.display_pub.publish(
+        self._publisher.publish(
             data=data, metadata={}, transient={"display_id": self._id}, update=update
         )
 
@@ -142,29 +146,36 @@ class NotebookView:
 class TerminalView:
     """The last line of a terminal, as long as nothing has been begun there."""
 
-    def __init__(self, at_line_start: Callable[[], bool]) -> None:
-        self._at_line_start = at_line_start
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+        self._at_line_start: Callable[[], bool] = lambda: True
         self._drawn = False
+
+    def keep_clear_of(self, shown: Display) -> None:
+        """Rub the line out before something is printed there."""
+        if shown.writes_to(self._stream):
+            self._at_line_start = shown.at_line_start
+            shown.before_write = self._rub_out
 
     def show(self, now: live.Progress, state: str) -> None:
         """Show how it is getting on."""
         if not self._at_line_start():
             return
         line = f"[{state} {live.text(now)}]"[: shutil.get_terminal_size().columns - 1]
-        sys.stdout.write(f"\r\x1b[K{line}")
-        sys.stdout.flush()
+        self._stream.write(f"\r\x1b[K{line}")
+        self._stream.flush()
         self._drawn = True
 
-    def rub_out(self) -> None:
+    def _rub_out(self) -> None:
         """Clear the line for what is to be printed."""
         if self._drawn:
-            sys.stdout.write("\r\x1b[K")
+            self._stream.write("\r\x1b[K")
             self._drawn = False
 
     def end(self, result: RunResult | None) -> None:
         """Rub it out: the card has a curve."""
         del result
-        self.rub_out()
+        self._rub_out()
 
 
 def shows_html(shell: InteractiveShell) -> bool:
@@ -173,10 +184,10 @@ def shows_html(shell: InteractiveShell) -> bool:
     return formatter is not None and "text/html" in formatter.active_types
 
 
-def view_for(shell: InteractiveShell, at_line_start: Callable[[], bool]) -> Any:
+def view_for(shell: InteractiveShell) -> NotebookView | TerminalView | None:
     """Give the view that suits where we are, or None: nothing that moves goes into a file or a pipe."""
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
         return None
     if shows_html(shell):
         return NotebookView(shell)
-    return TerminalView(at_line_start) if sys.stdout.isatty() else None
+    return TerminalView() if sys.stdout.isatty() else None

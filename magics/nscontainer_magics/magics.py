@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from nscontainer.errors import NsContainerError, SpecError
 from nscontainer_magics import cell_line, commands, session_commands, variables
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
+from nscontainer_magics.defaults import Settings
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 from nscontainer_magics.live import Live, shows_html
 from nscontainer_magics.running import CellRun
@@ -41,7 +42,7 @@ def _documented(text: str) -> Callable[[Function], Function]:
 
 
 @magics_class
-class ContainerMagics(Magics):
+class ContainerMagics(Settings):
     """Run cells in containers."""
 
     last: RunResult | None = None
@@ -56,7 +57,8 @@ class ContainerMagics(Magics):
     @_documented(cell_line.help_text())
     def run_cell(self, line: str, cell: str) -> None:  # noqa: D102  # the parser's help
         with _errors_in_one_line():
-            asked = cell_line.parse(line)
+            asked = cell_line.parse(line, self.fill)
+            asked = dataclasses.replace(asked, quiet=asked.quiet or self.quiet)
             if asked.help:
                 print(cell_line.help_text())
                 return
@@ -67,7 +69,7 @@ class ContainerMagics(Magics):
             if asked.bg:
                 self._begin(asked, cell, held)
                 return
-            run = CellRun(self._ip, asked, cell, held)
+            run = CellRun(self, asked, cell, held)
             result, refusal = run.run()
         self._finish(run, result, refusal, asked)
 
@@ -76,7 +78,7 @@ class ContainerMagics(Magics):
         in_notebook = shows_html(self._ip)
         board = Dashboard(self._ip) if in_notebook and not asked.quiet else None
         live = None if board is None else Live(board, held, after_s=0.0)
-        run = CellRun(self._ip, asked, cell, held, background=True, live=live)
+        run = CellRun(self, asked, cell, held, background=True, live=live)
         # Its failure fails no cell, and its variable has it from the beginning.
         quiet = asked.quiet or not in_notebook
         waived = dataclasses.replace(asked, raise_error=False, output=None, quiet=quiet)

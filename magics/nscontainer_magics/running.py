@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from nscontainer.errors import HostError, SpecError, TransferError
-from nscontainer_magics import script
+from nscontainer_magics import capture, script
 from nscontainer_magics.display import Display
-from nscontainer_magics.live import Live, NotebookView, TerminalView, shows_html, view_for
+from nscontainer_magics.live import Live, shows_html, view_for
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from nscontainer.engine.container import Container
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
+    from nscontainer_magics.defaults import Settings
 
 
 class CellRun:
@@ -27,8 +27,8 @@ class CellRun:
 
     Parameters
     ----------
-    shell
-        The notebook's, or a terminal's.
+    settings
+        The magics: their shell, and how much is shown.
     asked
         The ``%%container`` line.
     cell
@@ -49,7 +49,7 @@ class CellRun:
 
     def __init__(
         self,
-        shell: InteractiveShell,
+        settings: Settings,
         asked: CellLine,
         cell: str,
         session: Session | None,
@@ -59,21 +59,30 @@ class CellRun:
     ) -> None:
         self.asked = asked
         self.session = session
-        self._shell = shell
-        self.shown = Display(
-            shell, silent=background and not shows_html(shell), answers=not background
-        )
-        self.live = live if background else self._usual_view()
+        assert settings.shell is not None
+        self._shell = settings.shell
+        self._settings = settings
+        self._background = background
+        self._view = None
+        if not background and settings.live and not asked.quiet:
+            self._view = view_for(self._shell)
+            live = None if self._view is None else Live(self._view, session)
+        self.live = live
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
         self._call = self._python(cell) if program is None else self._script(cell, program)
 
-    def _usual_view(self) -> Live | None:
-        view = None if self.asked.quiet else view_for(self._shell, self.shown.at_line_start)
-        if isinstance(view, NotebookView):
-            self.shown.on_clear = view.cleared
-        elif isinstance(view, TerminalView):
-            self.shown.before_write = view.rub_out
-        return None if view is None else Live(view, self.session)
+    @contextlib.contextmanager
+    def _output(self) -> Iterator[Display]:
+        """Give what shows its output, or captures it."""
+        shell, most = self._shell, self._settings.shown_bytes
+        if self._background:
+            # A terminal's prompt has the screen; and nobody is there to be asked.
+            yield Display(shell, most, silent=not shows_html(shell), answers=False)
+            return
+        with capture.output(shell, self.asked.capture, most) as shown:
+            if self._view is not None:
+                self._view.keep_clear_of(shown)
+            yield shown
 
     def run(
         self, on_start: Callable[[Container], None] | None = None
@@ -85,27 +94,30 @@ class CellRun:
         on_start
             Called once its code has been let go: what is wrong with the line was said before.
         """
-
-        def started(container: Container) -> None:
-            self.shown.attach(self.session or container)
-            if on_start is not None:
-                on_start(container)
-
         refusal: TransferError | None = None
         try:
-            result = self._call(
-                on_stdout=self.shown.stdout,
-                on_stderr=self.shown.stderr,
-                on_interrupt="return",
-                on_start=started,
-                on_tick=None if self.live is None else self.live.tick,
-            )
-        except TransferError as error:
-            refusal, result = error, cast("RunResult", error.result)
+            with self._output() as shown:
+
+                def started(container: Container) -> None:
+                    shown.attach(self.session or container)
+                    if on_start is not None:
+                        on_start(container)
+
+                try:
+                    result = self._call(
+                        on_message=shown.message,
+                        on_stdout=shown.stdout,
+                        on_stderr=shown.stderr,
+                        on_interrupt="return",
+                        on_start=started,
+                        on_tick=None if self.live is None else self.live.tick,
+                    )
+                except TransferError as error:
+                    refusal, result = error, cast("RunResult", error.result)
+                stdout, stderr = shown.finish()
         except BaseException:
             self.end(None)
             raise
-        stdout, stderr = self.shown.finish()
         return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
 
     def end(self, result: RunResult | None) -> None:
@@ -121,7 +133,6 @@ class CellRun:
         how: dict[str, Any] = {
             "filename": self._place(),
             "line_offset": 1,  # the magic's own line: line numbers are the editor's
-            "on_message": self.shown.message,
             "colors": str(self._shell.colors).lower() != "nocolor",
             "width": shutil.get_terminal_size().columns,
             "inputs": inputs.look_up(asked.inputs, self._shell.user_ns),
@@ -145,7 +156,7 @@ class CellRun:
             raise SpecError(message, hint="-e NAME=$value gives a script a value")
         how = script.make(cell, program, name=self._place())
         options = {"workdir": _working_directory(), **asked.build}
-        return lambda **sinks: api.run(
+        return lambda *, on_message, **sinks: api.run(  # noqa: ARG005  # a script sends none
             how.command, input=how.stdin, name=asked.name, **options, **sinks
         )
 

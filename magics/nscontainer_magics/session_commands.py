@@ -9,6 +9,7 @@ from nscontainer import options
 from nscontainer.cli import copy as copying
 from nscontainer.cli import create as creating
 from nscontainer.sessions import Session
+from nscontainer_magics import defaults
 
 _held: Final[dict[str, Session]] = {}
 """This kernel's sessions by their container's id: a foreground one lives as long as it is here."""
@@ -17,6 +18,9 @@ _held: Final[dict[str, Session]] = {}
 def create(words: list[str]) -> None:
     """Make a session of this kernel."""
     given = creating.parser("%container create", magic=True).parse_args(words)
+    settings = defaults.active()
+    if settings is not None:
+        settings.fill(given, session=True)
     _forget_ended()
     made = Session.create(given.name, detach=given.detach, **options.to_build_kwargs(given))
     _held[made.container.id] = made

@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rename": ("manage", "give a container another name"),
     "inspect": ("manage", "print all that is known of a container, as JSON"),
     "doctor": ("diagnose", "try what this host can do, and say how to mend what is missing"),
+    "ipython": ("ipython", "have the magics in every notebook, without %load_ext"),
     "gc": ("diagnose", "remove what a crash left"),
     "version": ("diagnose", "print versions"),
 }

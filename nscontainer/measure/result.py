@@ -54,7 +54,8 @@ class RunResult:
     stdout_bytes, stderr_bytes
         What came out of its file descriptors 1 and 2, byte by byte.
     outputs
-        A cell's outputs, each a dict as in a notebook file.
+        A cell's outputs, each a dict as in a notebook file. Of a cell that says very much, the
+        beginning and the end of each stream, with a line between that says what was dropped.
     code
         The cell's code, None for a command.
     provenance
@@ -118,7 +119,7 @@ class RunResult:
             samples=rows,
             stdout_bytes=bytes(stdout),
             stderr_bytes=bytes(stderr),
-            outputs=tuple(from_messages(json.loads(json.dumps(list(outputs or ()))))),
+            outputs=tuple(from_messages(map(_plain, outputs or ()))),
             code=code,
             provenance=collect(values, code) if provenance is None else provenance,
         )
@@ -311,6 +312,14 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         return str(_below(_CARD).html(self))
+
+
+def _plain(output: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give an output of our own, which nobody else can change; a long text isn't copied for it."""
+    if output.get("output_type") == "stream" and isinstance(output.get("text"), str):
+        return dict(output)
+    copy: dict[str, Any] = json.loads(json.dumps(output))
+    return copy
 
 
 def load(path: str | os.PathLike[str]) -> RunResult:

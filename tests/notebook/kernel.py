@@ -149,15 +149,20 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def start(directory: str, **environment: str) -> Iterator[Kernel]:
-    """Run a kernel in a directory, with the magics loaded."""
+def start(
+    directory: str, *, load: bool = True, python: str | None = None, **environment: str
+) -> Iterator[Kernel]:
+    """Run a kernel (of an interpreter) in a directory, with the magics loaded."""
     manager = KernelManager(kernel_name="python3")
+    if python is not None and manager.kernel_spec is not None:
+        manager.kernel_spec.argv[0] = python
     manager.start_kernel(cwd=directory, env={**os.environ, **environment})
     kernel = None
     try:
         kernel = Kernel(manager)
-        loaded = kernel.run("%load_ext nscontainer")
-        assert loaded.ok, loaded.reply
+        if load:
+            loaded = kernel.run("%load_ext nscontainer")
+            assert loaded.ok, loaded.reply
         yield kernel
     finally:
         if kernel is not None:

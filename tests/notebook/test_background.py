@@ -102,13 +102,15 @@ def test_the_slider_changes_the_limit_while_it_runs(kernel: Kernel):
 def test_the_buttons(kernel: Kernel):
     """Pause freezes it and Resume lets it go on; Stop interrupts it, and Kill kills what doesn't care."""
     stubborn = (
-        "import time\nwhile True:\n    try:\n        time.sleep(9)\n    except KeyboardInterrupt:\n"
+        "import time\nwhile True:\n    try:\n        print('zzz', flush=True)\n"
+        "        time.sleep(9)\n    except KeyboardInterrupt:\n"
         "        print('no', flush=True)"
     )
     cell = kernel.run("%%container --bg -o r\n" + stubborn)
     stop = widget(cell, "ButtonModel", description="Stop")
     pause = widget(cell, "ButtonModel", description="Pause")
     (container,) = Container.list()
+    kernel.listen(lambda: cell.text() == "zzz\n")
     kernel.press(pause)
     kernel.listen(lambda: "Resume" in changes(kernel, pause, "description"))
     assert container.status == "paused"
@@ -117,7 +119,7 @@ def test_the_buttons(kernel: Kernel):
     assert container.status == "running"
     kernel.press(stop)
     kernel.listen(lambda: "Kill" in changes(kernel, stop, "description"))
-    kernel.listen(lambda: cell.text() == "no\n")
+    kernel.listen(lambda: cell.text().startswith("zzz\nno\n"))
     kernel.press(stop)
     assert "killed" in run(kernel, "print(r.wait(20).describe_exit())")
 

@@ -1,0 +1,142 @@
+"""Defaults of the options in a real kernel: %config, %container defaults, a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.inside import private_engine
+from tests.notebook import kernel as kernels
+from tests.notebook.kernel import Kernel
+
+pytestmark = [pytest.mark.notebook, pytest.mark.root]
+
+ASKED = "print(r.limits.asked.cpu_quota_us, r.limits.asked.memory_bytes)"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Path]:
+    """A state directory for all kernels, empty at the end."""
+    with private_engine() as top:
+        yield top
+
+
+@pytest.fixture(scope="module")
+def one(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for all tests."""
+    where = str(tmp_path_factory.mktemp("notebook"))
+    with kernels.start(where, NSCONTAINER_STATE_DIR=str(engine)) as started:
+        yield started
+
+
+@pytest.fixture
+def kernel(one: Kernel) -> Iterator[Kernel]:
+    """It, without defaults."""
+    yield one
+    run(one, "%container defaults --reset")
+
+
+def run(kernel: Kernel, code: str) -> str:
+    """Run a cell that must go well; give its standard output."""
+    cell = kernel.run(code)
+    assert cell.ok, cell.errors()
+    return cell.text()
+
+
+def test_config(kernel: Kernel) -> None:
+    """``%config`` sets defaults, which the cgroup has; the line beats them; it lists them with help."""
+    run(kernel, '%config ContainerMagics.cpu = "50%"')
+    run(kernel, '%config ContainerMagics.memory = "256M"')
+    run(kernel, "%%container -q -o r\n1")
+    assert run(kernel, ASKED) == f"50000 {256 << 20}\n"
+    back = "print(r.limits.read_back.cpu_quota_us, r.limits.read_back.memory_bytes)"
+    assert run(kernel, back) == f"50000 {256 << 20}\n"
+    run(kernel, "%%container -q -o r --cpu-quota 20000 -m 128M\n1")
+    assert run(kernel, ASKED) == f"20000 {128 << 20}\n"
+    text = run(kernel, "%config ContainerMagics")
+    for part in ("ContainerMagics.cpu=", "ContainerMagics.pids_limit=", "CPU quota: 20%,", "live="):
+        assert part in text
+    run(kernel, "%config ContainerMagics.quiet = True")
+    assert kernel.run("%%container\npass").of("display_data") == []
+
+
+def test_a_wrong_value_is_refused(kernel: Kernel) -> None:
+    """At once, in one line; the old value stays."""
+    run(kernel, '%config ContainerMagics.cpu = "50%"')
+    said = kernel.run('%config ContainerMagics.cpu = "fifty"').text("stderr")
+    assert "ContainerMagics.cpu: 'fifty' is not an amount of CPU (write 20%, 0.2," in said
+    assert len(said.strip().splitlines()) == 1
+    cell = kernel.run("%container defaults --memory 1G --timeout soon")
+    assert cell.errors() == ["SpecError: 'soon' is not a duration (write 20ms, 1.5s, 2m or 1h30m)"]
+    cell = kernel.run("%container defaults --memory-swap 1G")
+    assert cell.errors()[0].startswith("SpecError: memory-swap '1G' needs a memory limit")
+    shown = kernel.run("%container defaults").shown()
+    assert shown == ["{'cpu': '50%', 'shown_output': '8M', 'live': True}"]
+
+
+def test_container_defaults(kernel: Kernel) -> None:
+    """Set, show, reset; Tab knows the options; sessions are made with them, their cells go on."""
+    run(kernel, "%container defaults --cpu 50% --timeout 30s -e 'A=b c' -e D=e --network host")
+    (shown,) = kernel.run("%container defaults").shown()
+    assert "'env': \"'A=b c' D=e\"" in shown
+    code = "import os\nprint(os.environ['A'], os.environ['D'])"
+    assert run(kernel, "%%container -q -o r\n" + code) == "b c e\n"
+    assert run(kernel, "print(r.limits.asked.timeout_s, 'net' in r.spec.host_namespaces)") == (
+        "30.0 True\n"
+    )
+    assert run(kernel, "%%container --sh -q -e D=x\necho $A$D") == "x\n"
+    run(kernel, "%container create lab")
+    assert run(kernel, "%%container lab -q -o r\n" + code) == "b c e\n"
+    assert run(kernel, ASKED) == "50000 None\n"
+    assert run(kernel, "print(r.limits.asked.timeout_s)") == "None\n"
+    run(kernel, "%container rm -f lab")
+    assert "--memory" in kernel.complete("%container defaults --mem")
+    assert "--reset" in kernel.complete("%container defaults --cpu 20% --re")
+    assert "defaults" in kernel.complete("%container def")
+    (shown,) = kernel.run("%container defaults --cpu-quota 20000").shown()
+    assert "'cpu_quota': '20000'" in shown
+    assert "'cpu':" not in shown
+    assert kernel.run("%container defaults --reset").shown() == [
+        "{'shown_output': '8M', 'live': True}"
+    ]
+    run(kernel, "%%container -q -o r\n1")
+    assert run(kernel, ASKED) == "None None\n"
+
+
+def test_shown_output(kernel: Kernel) -> None:
+    """How much is shown is a setting; the result has more."""
+    run(kernel, "%container defaults --shown-output 10K")
+    code = "for n in range(50_000):\n    print(f'{n:09d}')"
+    cell = kernel.run("%%container -q -o r\n" + code)
+    assert "KiB of output dropped here]\n" in cell.text()
+    assert len(cell.text()) < 80_000
+    assert cell.text().endswith("000049999\n")
+    assert run(kernel, "print(len(r.stdout))") == "500000\n"
+    run(kernel, "%container defaults --shown-output 0")
+    assert len(run(kernel, "%%container -q\n" + code)) == 500_000
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_configuration_file(engine: Path, tmp_path: Path, good: bool) -> None:  # noqa: FBT001
+    """``c.ContainerMagics.cpu`` in ipython_config.py; a wrong one there is one line of %load_ext."""
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    value = "50%" if good else "fifty"
+    (profile / "ipython_config.py").write_text(
+        f"c.ContainerMagics.memory_swap = '1G'\nc.ContainerMagics.cpu = {value!r}\n"
+        "c.ContainerMagics.memory = '512M'\n"
+    )
+    where, state = str(tmp_path), str(engine)
+    with kernels.start(where, load=False, IPYTHONDIR=where, NSCONTAINER_STATE_DIR=state) as kernel:
+        cell = kernel.run("%load_ext nscontainer")
+        if good:
+            run(kernel, "%%container -q -o r\n1")
+            assert run(kernel, ASKED) == f"50000 {512 << 20}\n"
+            run(kernel, "%%container -q -o r -m 2G\n1")  # more than the default's memory-swap
+        else:
+            (line,) = cell.errors()
+            assert line.startswith(
+                "SpecError: ContainerMagics.cpu: 'fifty' is not an amount of CPU ("
+            )
