@@ -263,7 +263,8 @@ def _panel(curves: list[str], top: str, now: Progress, named: list[tuple[str, st
         'stroke="currentColor" stroke-opacity="0.3"/>'
         f"{''.join(curves)}</svg>"
         '<div style="display:flex;justify-content:space-between;opacity:.75">'
-        f"<small>0</small><small>{now.elapsed_s:.0f} s</small></div></div>"
+        f"<small>0</small><small>{now.elapsed_s:.{1 if now.elapsed_s < 10 else 0}f} s</small>"
+        "</div></div>"
     )
 
 

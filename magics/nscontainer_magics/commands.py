@@ -333,7 +333,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "defaults": Command(
         defaults.command,
         "[--cpu 50% …] [--reset]",
-        "what holds where a cell's line says nothing: show it, set it",
+        "what a cell has where its line says nothing",
     ),
     "doctor": Command(_doctor, "", "what this host can do, and how to mend what it can't"),
     "gc": Command(_gc, "", "remove what a crash left"),

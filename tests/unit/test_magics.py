@@ -345,6 +345,7 @@ def test_interrupted_is_a_keyboard_interrupt():
 def test_sub_commands_have_help_and_suggestions(capsys):
     """Help lists them all; a mistyped one gets a suggestion."""
     text = commands.help_text()
+    assert max(map(len, text.splitlines())) <= 105  # what JupyterLab shows on a laptop
     assert all(f"  {name}" in text for name in commands.COMMANDS)
     commands.call([])
     commands.call(["kill", "--help"])
