@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from nscontainer_magics import comms
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.engine.container import Container
     from nscontainer.sessions import Session
+    from nscontainer_magics.comms import Comms
 
 _FLUSH_S: Final = 0.05
 """ipykernel holds output back for 0.2 s: what comes after a pause is shown at once instead."""
@@ -31,20 +34,34 @@ class Display:
     ----------
     shell
         The notebook's, or a terminal's.
+    container
+        Whom to send answers to; :meth:`attach` tells of one that isn't there yet.
+    channel
+        What its widgets say it over.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        *,
+        container: Container | Session | None = None,
+        channel: Comms | None = None,
+    ) -> None:
         self._shell = shell
-        self._container: Container | Session | None = None
+        self._container = container
+        self._comms = channel
         self._shown_at = 0.0
+        self._unflushed = False
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
 
     def attach(self, container: Container | Session) -> None:
-        """Remember whom to send answers to."""
+        """Remember whom to send answers to; a session gets what its widgets could not be told yet."""
         self._container = container
+        self._comms = comms.of(self._shell, container)
+        self._comms.deliver()
 
     # --- descriptors 1 and 2 -----------------------------------------------------------------
 
@@ -68,13 +85,21 @@ class Display:
         except UnicodeEncodeError:  # lone surrogates, or a terminal that isn't UTF-8
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self._unflushed = True
         now = time.monotonic()
         if now - self._shown_at > _FLUSH_S:
             stream.flush()
             self._shown_at = now
 
     def finish(self) -> tuple[bytes, bytes]:
-        """Show what is left of a cut character; give what the descriptors said."""
+        """Show what is left, and see to the widgets; give what the descriptors said."""
+        self.flush()
+        if self._comms is not None:
+            self._comms.deliver()
+        return bytes(self._kept["stdout"]), bytes(self._kept["stderr"])
+
+    def flush(self) -> None:
+        """Show all that has come, also what is left of a cut character."""
         for name, decoder in self._decoders.items():
             rest = decoder.decode(b"", final=True)
             if rest:
@@ -82,16 +107,23 @@ class Display:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        return bytes(self._kept["stdout"]), bytes(self._kept["stderr"])
+        self._unflushed = False
 
     # --- messages ----------------------------------------------------------------------------
 
     def message(self, message: dict[str, Any]) -> None:
         """Show one message. It comes from the container: whatever it is, it breaks nothing here."""
         content = message.get("content")
-        show = _SHOW.get(str(message.get("msg_type")))
-        if show is not None and isinstance(content, dict):
-            show(self, content)
+        if not isinstance(content, dict):
+            return
+        kind = str(message.get("msg_type"))
+        if kind in ("comm_open", "comm_msg", "comm_close"):
+            if self._comms is not None:
+                if self._unflushed:  # ipykernel's streams hold back what was said before it
+                    self.flush()
+                self._comms.take(message)
+        elif kind in _SHOW:
+            _SHOW[kind](self, content)
 
     def _stream(self, content: dict[str, Any]) -> None:
         self._write(str(content.get("name")), str(content.get("text", "")))
@@ -125,7 +157,7 @@ class Display:
         ask = getpass.getpass if content.get("password") else input
         reply: dict[str, Any] = {"value": None}
         with contextlib.suppress(Exception):
-            self.finish()
+            self.flush()
         try:
             with _raised_interrupts():
                 reply["value"] = ask(prompt)

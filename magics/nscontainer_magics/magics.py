@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from nscontainer.errors import HostError, NsContainerError, SpecError, TransferError
-from nscontainer_magics import cell_line, commands, script, session_commands, variables
+from nscontainer_magics import cell_line, commands, comms, script, session_commands, variables
 from nscontainer_magics.display import Display
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 
@@ -80,7 +80,10 @@ class ContainerMagics(Magics):
             words = cell_line.split(line)
             if words[:1] == ["last"]:
                 return self._last(words)
-            return commands.call(words)
+            try:
+                return commands.call(words)
+            finally:
+                comms.look()  # it may have ended a session
 
     def _last(self, words: list[str]) -> RunResult:
         if len(words) > 1:

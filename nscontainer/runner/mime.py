@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import numbers
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,10 +63,14 @@ def clean(value: Any) -> Any:
         return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
-    if isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
+    if isinstance(value, numbers.Integral):  # NumPy's
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
     return repr(value)
 
 

@@ -1,0 +1,240 @@
+"""Widgets of a container: for each of its comms one of the notebook's kernel, with the same id.
+
+What the container says to its comm, the kernel's own says to the front end; what the front end says
+to that is handed to the container's. What comes from the container is hostile: it opens comms of
+ipywidgets' only, under ids that the kernel doesn't have, and speaks on its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+import sys
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from nscontainer.errors import NsContainerError, one_line
+from nscontainer.sessions import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from nscontainer.engine.container import Container
+
+    Message = dict[str, Any]
+
+_TARGET: Final = "jupyter.widget"
+_ENDED: Final = "nscontainer.ended"
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MOST: Final = 20_000
+"""Comms that a container may have open: a progress bar needs ten."""
+_MOST_WAITING: Final = 1000
+"""Of what a front end says while a cell runs: the newest."""
+
+_of_sessions: weakref.WeakKeyDictionary[Session, Comms] = weakref.WeakKeyDictionary()
+
+
+def of(shell: InteractiveShell, container: Container | Session) -> Comms:
+    """Give the comms of a session, which last from cell to cell, or new ones for a container's cell."""
+    if not isinstance(container, Session):
+        return Comms(shell)
+    return _of_sessions.setdefault(container, Comms(shell, container))
+
+
+def look() -> None:
+    """Close the comms of sessions that have ended, or that this kernel has let go of."""
+    for comms in list(_of_sessions.values()):
+        comms.look()
+
+
+@dataclass(slots=True)
+class _Double:
+    """A comm of the kernel's that stands for one of a container's."""
+
+    comm: Any
+    catches_output: bool
+    """Whether it is an Output widget's: those name the request whose output they catch."""
+
+
+class Refused(Exception):  # noqa: N818  # it reads as what happened
+    """What a container said that isn't handed on."""
+
+
+class Comms:
+    """The comms of one container.
+
+    Parameters
+    ----------
+    shell
+        The notebook's, or a terminal's, which has none.
+    session
+        Who gets what the front end says; in a container of one cell nobody does.
+    """
+
+    def __init__(self, shell: InteractiveShell, session: Session | None = None) -> None:
+        self._kernel: Any = getattr(shell, "kernel", None)
+        self._shell = shell
+        self._session = (lambda: None) if session is None else weakref.ref(session)
+        self._doubles: dict[str, _Double] = {}
+        self._ended: dict[str, _Double] = {}
+        self._waiting: deque[Message] = deque(maxlen=_MOST_WAITING)
+        self._told: set[str] = set()
+
+    # --- from the container ----------------------------------------------------------------------
+
+    def take(self, message: Message) -> None:
+        """Hand a message on to the front end; one that can't be is told of once, in a line."""
+        if self._kernel is None or "comm" not in sys.modules:
+            return
+        try:
+            said = _checked(message)
+            comm_id = said["comm_id"]
+            if comm_id in self._ended:
+                self._listen(comm_id, self._ended.pop(comm_id))
+            if message["msg_type"] == "comm_open" and comm_id not in self._doubles:
+                self._open(comm_id, message["content"], said)
+            elif comm_id in self._doubles:
+                self._say(message["msg_type"], self._doubles[comm_id], said)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it breaks nothing here
+            self._tell(f"a widget's message is not shown: {error}")
+
+    def _open(self, comm_id: str, content: Message, said: Message) -> None:
+        target = content.get("target_name")
+        if target != _TARGET:
+            message = f"its target is {str(target)[:80]!r}, and only {_TARGET!r} is handed on"
+            raise Refused(message)
+        import comm
+
+        if comm_id in comm.get_comm_manager().comms:
+            message = f"the notebook has a comm {comm_id!r} already"
+            raise Refused(message)
+        if len(self._doubles) >= _MOST:
+            message = f"the container has {_MOST} comms open"
+            raise Refused(message)
+        state = said["data"].get("state")
+        catches = isinstance(state, dict) and state.get("_model_name") == "OutputModel"
+        if catches:
+            self._name_request(said["data"])
+        self._listen(comm_id, _Double(comm.create_comm(target_name=_TARGET, **said), catches))
+
+    def _listen(self, comm_id: str, double: _Double) -> None:
+        self._doubles[comm_id] = double
+        double.comm.target_name = _TARGET
+        double.comm.on_msg(self._listener("comm_msg", comm_id))
+        double.comm.on_close(self._listener("comm_close", comm_id))
+
+    def _say(self, kind: str, double: _Double, said: Message) -> None:
+        comm_id = said.pop("comm_id")
+        if kind == "comm_close":
+            del self._doubles[comm_id]
+            double.comm.close(**said)
+            return
+        if kind == "comm_open":  # once more, for whoever may have missed some of it
+            said["data"]["method"] = "update"
+        if double.catches_output:
+            self._name_request(said["data"])
+        double.comm.send(**said)
+
+    def _name_request(self, data: Message) -> None:
+        """Put in the request that the kernel is at, where an Output widget begins to catch."""
+        state = data.get("state")
+        if isinstance(state, dict) and state.get("msg_id"):
+            header = self._kernel.get_parent().get("header") or {}
+            state["msg_id"] = header.get("msg_id", "")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told and len(self._told) < 20:
+            self._told.add(line)
+            print(line, file=sys.stderr)
+
+    # --- from the front end ------------------------------------------------------------------------
+
+    def _listener(self, kind: str, comm_id: str) -> Callable[[Message], None]:
+        def heard(message: Message) -> None:
+            if kind == "comm_close":
+                self._doubles.pop(comm_id, None)
+            self._waiting.append(
+                {
+                    "msg_type": kind,
+                    "content": {"comm_id": comm_id, "data": message["content"].get("data", {})},
+                    "metadata": message.get("metadata", {}),
+                    "buffers": [
+                        base64.b64encode(buffer).decode() for buffer in message.get("buffers", ())
+                    ],
+                }
+            )
+            self.deliver()
+
+        return heard
+
+    def deliver(self) -> None:
+        """Give a session what has come for it, unless a cell runs in it: then its end does."""
+        session = self.look()
+        if session is None or not self._waiting:
+            return
+        from nscontainer_magics.display import Display
+
+        shown = Display(self._shell, container=session, channel=self)
+        try:
+            session.deliver(self._waiting, shown.message)
+        except (NsContainerError, OSError) as error:
+            print(one_line(error), file=sys.stderr)
+        finally:
+            shown.flush()
+        if session.over is not None:
+            print(f"session {session.name!r} has ended: {session.over}", file=sys.stderr)
+        self.look()
+
+    def look(self) -> Session | None:
+        """Give the session where it is there to listen; else make the comms inert."""
+        session = self._session()
+        lives = session is not None and session.attached
+        if not lives or session.container.status not in ("running", "paused"):
+            self.end()
+            return None
+        return session
+
+    def end(self) -> None:
+        """Leave the widgets as they are shown, with nobody behind them.
+
+        The kernel keeps their comms, under another target: one that it didn't know would be warned of
+        at each move of a slider, and of those it lists as widgets a reloaded page asks the state.
+        """
+        self._waiting.clear()
+        while self._doubles:
+            with contextlib.suppress(KeyError):  # another thread's
+                comm_id, double = self._doubles.popitem()
+                self._ended[comm_id] = double
+                double.comm.target_name = _ENDED
+                double.comm.on_msg(None)
+                double.comm.on_close(None)
+
+
+def _checked(message: Message) -> Message:
+    """Give the id, data, metadata and buffers of a container's message, each of its type.
+
+    Raises
+    ------
+    Refused
+        One isn't.
+    """
+    content, metadata = message["content"], message.get("metadata", {})
+    comm_id, data, buffers = content.get("comm_id"), content.get("data"), message.get("buffers", [])
+    if not isinstance(comm_id, str) or not _ID.fullmatch(comm_id):
+        text = f"{str(comm_id)[:80]!r} is no comm's id"
+        raise Refused(text)
+    if not (isinstance(data, dict) and isinstance(metadata, dict) and isinstance(buffers, list)):
+        text = f"what it says on comm {comm_id} is not of the types that it should be"
+        raise Refused(text)
+    try:
+        decoded = [base64.b64decode(buffer, validate=True) for buffer in buffers]
+    except (TypeError, ValueError, binascii.Error):
+        text = f"a buffer on comm {comm_id} is no base64"
+        raise Refused(text) from None
+    return {"comm_id": comm_id, "data": data, "metadata": metadata, "buffers": decoded}
