@@ -317,10 +317,10 @@ class Inbox:
             os.close(self.fds.pop())
 
     def get(self, *types: str) -> Message | None:
-        """Wait for a message of one of these types (others stay); None when the owner has closed."""
+        """Wait for a message (of these types; others stay); None when the owner has closed."""
         while True:
             for message in self._messages:
-                if message.get("msg_type") in types:
+                if not types or message.get("msg_type") in types:
                     self._messages.remove(message)
                     return message
             if not self._fill(0):
