@@ -286,8 +286,9 @@ class Listener:
         self.stderr: Sink = on_stderr or self._err.append
 
     def message(self, message: Message) -> None:
-        """Take a cell's message."""
-        self._messages.append(message)
+        """Take a cell's message; what widgets say is no output, and a progress bar says much."""
+        if not str(message.get("msg_type")).startswith("comm_"):
+            self._messages.append(message)
         if self._on_message is not None:
             self._on_message(message)
 

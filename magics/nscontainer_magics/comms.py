@@ -81,7 +81,7 @@ class Comms:
     def __init__(self, shell: InteractiveShell, session: Session | None = None) -> None:
         self._kernel: Any = getattr(shell, "kernel", None)
         self._shell = shell
-        self._session = (lambda: None) if session is None else weakref.ref(session)
+        self._session = None if session is None else weakref.ref(session)
         self._doubles: dict[str, _Double] = {}
         self._ended: dict[str, _Double] = {}
         self._waiting: deque[Message] = deque(maxlen=_MOST_WAITING)
@@ -160,6 +160,8 @@ class Comms:
         def heard(message: Message) -> None:
             if kind == "comm_close":
                 self._doubles.pop(comm_id, None)
+            if self._session is None:  # it runs still, and this is a thread of the kernel's
+                return
             self._waiting.append(
                 {
                     "msg_type": kind,
@@ -175,7 +177,10 @@ class Comms:
         return heard
 
     def deliver(self) -> None:
-        """Give a session what has come for it, unless a cell runs in it: then its end does."""
+        """Give a session what has come for it, unless a cell runs in it: then its end does.
+
+        A container of one cell has ended by now.
+        """
         session = self.look()
         if session is None or not self._waiting:
             return
@@ -194,7 +199,7 @@ class Comms:
 
     def look(self) -> Session | None:
         """Give the session where it is there to listen; else make the comms inert."""
-        session = self._session()
+        session = None if self._session is None else self._session()
         if session is None or not session.attached or session.container.status in _OVER:
             self.end()
             return None

@@ -335,7 +335,7 @@ def make(outbox: Outbox) -> ZMQInteractiveShell:
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryManager.hist_file = ":memory:"
-    config.IPKernelApp.connection_file = ""  # libraries look at it to find out: tqdm.auto, …
+    config.IPKernelApp.connection_file = ""  # how libraries know a notebook
     with _no_database():
         shell = ZMQInteractiveShell.instance(config=config)
     atexit.unregister(shell.atexit_operations)  # process.leave() does what is needed of it

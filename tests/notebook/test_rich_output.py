@@ -35,14 +35,16 @@ def said(cell: Cell) -> list[Any]:
         elif kind in ("display_data", "execute_result", "update_display_data"):
             name = (content.get("transient") or {}).get("display_id")
             number = None if name is None else ids.setdefault(name, len(ids))
-            kind = "display_data" if kind == "execute_result" else kind
-            shown.append([kind, content["data"], content["metadata"], number])
+            what = "update" if kind == "update_display_data" else "display"
+            shown.append([what, content["data"], content["metadata"], number])
         elif kind == "clear_output":
             shown.append([kind, content["wait"]])
         elif kind == "error" and content["ename"] != "ContainerFailed":
             text = re.sub(r"\([^()]*, line", "(cell, line", content["evalue"])  # a SyntaxError's
             colours = "\x1b[" in "".join(content["traceback"])
-            shown.append([kind, content["ename"], text, colours, content["traceback"][-1]])
+            shown.append(
+                [kind, content["ename"], text, colours, content["traceback"][-1].split("\n")[1:]]
+            )
     return shown
 
 
@@ -80,7 +82,7 @@ OBJECTS = {
     "shown": "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('after')",
     "inline": "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1]);",
     "a figure": (
-        "import matplotlib.pyplot\nfrom matplotlib.figure import Figure\nf = Figure()\n"
+        "%matplotlib inline\nfrom matplotlib.figure import Figure\nf = Figure()\n"
         "f.subplots().plot([1, 2])\nf"
     ),
     "await": "import asyncio\nawait asyncio.sleep(0.01, 'slept')",
@@ -154,19 +156,15 @@ def test_a_text_progress_bar_moves_while_the_cell_runs(kernel: Kernel) -> None:
 
     The cell goes on only when the test, which has seen the bar, says so.
     """
-    seen = ""
-    asked = 0
+    seen, step, asked = "", 1, False
 
     def watch(kind: str, content: dict[str, Any]) -> None:
-        nonlocal seen, asked
-        if kind == "stream":
-            seen += content["text"]
-        asked += kind == "input_request"
-        if asked and f"{asked}/3" in seen:
-            asked -= 10  # until the next question
+        nonlocal seen, step, asked
+        seen += content["text"] if kind == "stream" else ""
+        asked = asked or kind == "input_request"
+        if asked and f"{step}/3" in seen:
+            step, asked = step + 1, False
             kernel.client.input("")
-        if kind == "input_request" and asked < 0:
-            asked += 10
 
     code = (
         "%%container -q\nfrom tqdm import tqdm\nbar = tqdm(total=3, mininterval=0)\n"

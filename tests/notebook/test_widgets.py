@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -182,7 +181,7 @@ def test_interact(kernel: Kernel) -> None:
 
 
 def test_progress_in_order_with_the_rest(kernel: Kernel) -> None:
-    """A bar's updates come between what is printed before and after; tqdm.auto is the notebook's."""
+    """A bar's updates come between what is printed before and after; so does tqdm.notebook."""
     code = (
         "%%container -q\nimport ipywidgets as w\np = w.FloatProgress(max=2)\n"
         "for i in range(3):\n    p.value = i\n    print(i)\n"
@@ -193,7 +192,9 @@ def test_progress_in_order_with_the_rest(kernel: Kernel) -> None:
         if kind in ("stream", "comm_msg")
     ]
     assert order == ["0\n", 1.0, "1\n", 2.0, "2\n"]
-    cell = kernel.run("%%container -q\nfrom tqdm.auto import tqdm\nfor i in tqdm(range(5)): pass")
+    cell = kernel.run(
+        "%%container -q\nfrom tqdm.notebook import tqdm\nfor i in tqdm(range(5)): pass"
+    )
     assert cell.ok, cell.errors()
     (view,) = cell.shown(VIEW)
     assert view["model_id"] == models(kernel, cell)["HBoxModel"]
@@ -278,14 +279,31 @@ def test_stop_button_in_a_handler(kernel: Kernel) -> None:
     comm_id = show(kernel, "b")
     data = {"method": "update", "state": {"value": 1}, "buffer_paths": []}
     request = send(kernel, comm_id, data)
-    begun = threading.Event()
-    threading.Thread(target=lambda: begun.wait(TIMEOUT_S) and kernel.interrupt()).start()
     while "go" not in str(kernel.client.get_iopub_msg(timeout=TIMEOUT_S)["content"]):
         pass
-    begun.set()
+    kernel.interrupt()
     (error,) = of(hear(kernel, request), "error")
     assert error["ename"] == "KeyboardInterrupt"
     assert lab(kernel, "print(b.value)").text() == "1\n"
+
+
+def test_a_handler_that_takes_long(kernel: Kernel) -> None:
+    """The notebook doesn't wait for ever: a line says so, and the next cells have the rest."""
+    assert kernel.run("from nscontainer.engine import attached\nattached._HANDLER_S = 0.3").ok
+    code = (
+        "import ipywidgets as w, os, time\nb = w.IntText()\ndef long(_):\n"
+        "    while not os.path.exists('/tmp/enough'): time.sleep(0.01)\n    print('through')\n"
+        "b.observe(long, 'value')"
+    )
+    lab(kernel, code)
+    comm_id = show(kernel, "b")
+    told = printed(move(kernel, comm_id, value=1), "stderr")
+    assert told.startswith("session 'lab': a widget's handler takes long and goes on")
+    assert move(kernel, comm_id, value=2) == []
+    assert kernel.run("attached._HANDLER_S = 60.0").ok
+    assert kernel.run("%container exec lab -- touch /tmp/enough").ok
+    assert (lab(kernel, "1").text() + lab(kernel, "1").text()).split() == ["through"] * 2
+    assert lab(kernel, "print(b.value)").text() == "2\n"
 
 
 def test_a_thread_of_the_session_goes_on(kernel: Kernel) -> None:
