@@ -14,7 +14,7 @@ from nscontainer.errors import NotFoundError, NsContainerError, StateError
 if TYPE_CHECKING:
     from collections import deque
 
-    from nscontainer.engine.attached import Attached
+    from nscontainer.engine.attached import Attached, Told
     from nscontainer.engine.container import Container
     from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
@@ -153,13 +153,11 @@ class Session:
         if self._attached is not None and self._attached.open:
             self._attached.send(dict(message))
 
-    def deliver(
-        self, queue: deque[dict[str, Any]], on_message: Callable[[api.Message], None]
-    ) -> None:
+    def deliver(self, queue: deque[Told]) -> None:
         """Give the interpreter what waits in a queue: ``comm_msg`` and ``comm_close`` for widgets.
 
-        What their handlers say comes to ``on_message`` meanwhile. While a cell runs, or the session
-        is paused, all stays in the queue.
+        What their handlers say is heard meanwhile. While a cell runs, or the session is paused, all
+        stays in the queue.
 
         Raises
         ------
@@ -168,7 +166,7 @@ class Session:
         """
         if self._attached is None or not self._attached.open or self.container.status == "paused":
             return
-        record = self._attached.deliver(queue, on_message)
+        record = self._attached.deliver(queue)
         if record is not None:
             from nscontainer.measure.result import RunResult
 

@@ -21,11 +21,13 @@ from nscontainer.errors import NsContainerError, one_line
 from nscontainer.sessions import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from nscontainer.engine.attached import Told
     from nscontainer.engine.container import Container
+    from nscontainer_magics.display import Display
 
     Message = dict[str, Any]
 
@@ -84,7 +86,10 @@ class Comms:
         self._session = None if session is None else weakref.ref(session)
         self._doubles: dict[str, _Double] = {}
         self._ended: dict[str, _Double] = {}
-        self._waiting: deque[Message] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[Told] = deque(maxlen=_MOST_WAITING)
+        self._asked: tuple[Any, Message] | None = None
+        """Whom and what is answered just now, where that needn't be what the kernel is at."""
+        self._shown: Display | None = None
         self._told: set[str] = set()
 
     # --- from the container ----------------------------------------------------------------------
@@ -122,7 +127,9 @@ class Comms:
         catches = isinstance(state, dict) and state.get("_model_name") == "OutputModel"
         if catches:
             self._name_request(said["data"])
-        self._listen(comm_id, _Double(comm.create_comm(target_name=_TARGET, **said), catches))
+        with self._as_asked():
+            made = comm.create_comm(target_name=_TARGET, **said)
+        self._listen(comm_id, _Double(made, catches))
 
     def _listen(self, comm_id: str, double: _Double) -> None:
         self._doubles[comm_id] = double
@@ -134,13 +141,15 @@ class Comms:
         comm_id = said.pop("comm_id")
         if kind == "comm_close":
             del self._doubles[comm_id]
-            double.comm.close(**said)
+            with self._as_asked():
+                double.comm.close(**said)
             return
         if kind == "comm_open":  # once more, for whoever may have missed some of it
             said["data"]["method"] = "update"
         if double.catches_output:
             self._name_request(said["data"])
-        double.comm.send(**said)
+        with self._as_asked():
+            double.comm.send(**said)
 
     def _name_request(self, data: Message) -> None:
         """Put in the request that the kernel is at, where an Output widget begins to catch."""
@@ -162,19 +171,43 @@ class Comms:
                 self._doubles.pop(comm_id, None)
             if self._session is None:  # it runs still, and this is a thread of the kernel's
                 return
-            self._waiting.append(
-                {
-                    "msg_type": kind,
-                    "content": {"comm_id": comm_id, "data": message["content"].get("data", {})},
-                    "metadata": message.get("metadata", {}),
-                    "buffers": [
-                        base64.b64encode(buffer).decode() for buffer in message.get("buffers", ())
-                    ],
-                }
-            )
+            from nscontainer.engine.attached import Told  # not there but on Linux
+
+            told = {
+                "msg_type": kind,
+                "content": {"comm_id": comm_id, "data": message["content"].get("data", {})},
+                "metadata": message.get("metadata", {}),
+                "buffers": [base64.b64encode(b).decode() for b in message.get("buffers", ())],
+            }
+            asked = (self._kernel._parent_ident["shell"], self._kernel.get_parent())  # noqa: SLF001
+            self._waiting.append(Told(told, lambda answer: self._answer(asked, answer)))
             self.deliver()
 
         return heard
+
+    def _answer(self, asked: tuple[Any, Message], answer: Message) -> None:
+        """Show what a handler says; what it says on comms is an answer to the message that called it.
+
+        Another thread may have got that one. A page that asks for widgets' states looks at it.
+        """
+        if self._shown is not None:
+            self._asked = asked
+            try:
+                self._shown.message(answer)
+            finally:
+                self._asked = None
+
+    @contextlib.contextmanager
+    def _as_asked(self) -> Iterator[None]:
+        if self._asked is None:
+            yield
+            return
+        before = self._kernel._parent_ident["shell"], self._kernel.get_parent()  # noqa: SLF001
+        self._kernel.set_parent(*self._asked)
+        try:
+            yield
+        finally:
+            self._kernel.set_parent(*before)
 
     def deliver(self) -> None:
         """Give a session what has come for it, unless a cell runs in it: then its end does.
@@ -186,13 +219,13 @@ class Comms:
             return
         from nscontainer_magics.display import Display
 
-        shown = Display(self._shell, container=session, channel=self)
+        self._shown = Display(self._shell, container=session, channel=self)
         try:
-            session.deliver(self._waiting, shown.message)
+            session.deliver(self._waiting)
         except (NsContainerError, OSError) as error:
             print(one_line(error), file=sys.stderr)
         finally:
-            shown.flush()
+            self._shown.flush()
         if session.over is not None:
             print(f"session {session.name!r} has ended: {session.over}", file=sys.stderr)
         self.look()

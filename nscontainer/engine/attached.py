@@ -31,6 +31,14 @@ _CELLS_OWN: Final = (
 """What of a cell's record holds where its container has ended with it; how, the container's says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a widget is told, and who hears what its handlers say to it."""
+
+    message: dict[str, Any]
+    on_message: Callable[[dict[str, Any]], None]
+
+
 @dataclass(slots=True)
 class _Between:
     """A session's ends between cells, when the pipes are the monitor's to read."""
@@ -77,6 +85,7 @@ class Attached:
         self._running = threading.Lock()
         self._delivering = False
         self._sent = self._answered = 0
+        self._told: Told | None = None
         self.tty: int | None = None
         self.control = wire.Inbox(sock)
         fds: list[int] = []
@@ -179,9 +188,7 @@ class Attached:
 
     # --- between cells: what widgets are told ----------------------------------------------------
 
-    def deliver(
-        self, queue: deque[dict[str, Any]], on_message: Callable[[dict[str, Any]], None]
-    ) -> dict[str, Any] | None:
+    def deliver(self, queue: deque[Told]) -> dict[str, Any] | None:
         """Give the runner what waits in a queue, one by one, and relay what its handlers say.
 
         While a cell runs, another thread does the same or a handler still goes on, all stays there.
@@ -201,7 +208,7 @@ class Attached:
             self._delivering, sent = True, self._sent
             try:
                 with pump.interrupts() as caught:
-                    record = self._exchange(queue, on_message, caught)
+                    record = self._exchange(queue, caught)
             except BaseException:
                 self.close()
                 raise
@@ -219,17 +226,12 @@ class Attached:
     def _behind(self) -> bool:
         return self._answered < self._sent
 
-    def _exchange(
-        self,
-        queue: deque[dict[str, Any]],
-        on_message: Callable[[dict[str, Any]], None],
-        caught: pump.Interrupts,
-    ) -> dict[str, Any] | None:
+    def _exchange(self, queue: deque[Told], caught: pump.Interrupts) -> dict[str, Any] | None:
         """Deliver one message, once those before it have been answered."""
 
         def take(answer: dict[str, Any]) -> None:
-            if not self._notes_answer(answer):
-                on_message(answer)
+            if not self._notes_answer(answer) and self._told is not None:
+                self._told.on_message(answer)
 
         def wait(patience_s: float) -> None:
             until = time.monotonic() + patience_s
@@ -246,9 +248,10 @@ class Attached:
         relay.frames = self._frames
         wait(_LOOK_S)
         if queue and relay.record is None and not self._behind:
+            self._told = queue.popleft()
             self._sent += 1
             self.channel.settimeout(_SEND_S)
-            self.send({**queue.popleft(), "seq": self._sent})
+            self.send({**self._told.message, "seq": self._sent})
             self.channel.settimeout(None)
             wait(_HANDLER_S)
         if relay.record is not None:
