@@ -269,6 +269,40 @@ def test_moved_while_a_cell_runs(kernel: Kernel) -> None:
     assert lab(kernel, "print(s.value)").text() == "30\n"
 
 
+def test_an_answer_is_to_its_own_question(kernel: Kernel) -> None:
+    """Asked while another thread's message is handled, a widget's state comes under its own request.
+
+    Newer kernels get comm messages in threads (subshells), and a page that is loaded anew asks for
+    all widgets' states at once: it waits for ever for an answer under another request's name.
+    """
+    lab(
+        kernel,
+        SLIDER + "import os, time\ndef wait(_):\n    while not os.path.exists('/tmp/now'):\n"
+        "        time.sleep(0.01)\nb = w.IntText()\nb.observe(wait, 'value')",
+    )
+    slow, asked = show(kernel, "b"), show(kernel, "s")
+    data = {"method": "update", "state": {"value": 1}, "buffer_paths": []}
+    begun = kernel.run(
+        f"import comm, threading, time\nfrom nscontainer_magics import session_commands\n"
+        f"double, message = comm.get_comm_manager().comms[{slow!r}], {{'content': {{'data': {data}}}}}\n"
+        "t = threading.Thread(target=double.handle_msg, args=(message,))\nt.start()\n"
+        "one = next(one for one in session_commands._held.values() if one.name == 'lab')\n"
+        "while not one._attached._running.locked(): time.sleep(0.01)"
+    )
+    assert begun.ok, begun.errors()
+    request = send(kernel, asked, {"method": "request_state"})
+    assert hear(kernel, request) == []
+    kernel.client.execute("%container exec lab -- touch /tmp/now")
+    kernel.client.get_shell_msg(timeout=TIMEOUT_S)
+    said: list[Message] = []
+    while not said or said[-1]["content"]["comm_id"] != asked:
+        message = kernel.client.get_iopub_msg(timeout=TIMEOUT_S)
+        said += [message] if message["msg_type"] == "comm_msg" else []
+    assert said[-1]["parent_header"]["msg_id"] == request
+    assert said[-1]["content"]["data"]["state"]["value"] == 3
+    assert kernel.run("t.join()").ok
+
+
 def test_stop_button_in_a_handler(kernel: Kernel) -> None:
     """■ is a KeyboardInterrupt in the handler, and the session goes on."""
     lab(
