@@ -302,14 +302,18 @@ class Listener:
         self.stderr: Sink = on_stderr or self._err.add
 
     def message(self, message: Message) -> None:
-        """Take a cell's message."""
+        """Take a cell's message; what widgets say is no output, and a progress bar says much."""
+        if not str(message.get("msg_type")).startswith("comm_"):
+            self._keep(message)
+        if self._on_message is not None:
+            self._on_message(message)
+
+    def _keep(self, message: Message) -> None:
         if self._outputs is None:
             from nscontainer.measure.outputs import DISPLAY_BYTES, Outputs
 
             self._outputs = Outputs(KEPT_BYTES, DISPLAY_BYTES)
         self._outputs.add(message)
-        if self._on_message is not None:
-            self._on_message(message)
 
     def result(
         self, record: dict[str, Any], samples: bytes, code: str | None, **more: Any

@@ -12,7 +12,9 @@ from nscontainer import api, spec
 from nscontainer.errors import NotFoundError, NsContainerError, StateError
 
 if TYPE_CHECKING:
-    from nscontainer.engine.attached import Attached
+    from collections import deque
+
+    from nscontainer.engine.attached import Attached, Told
     from nscontainer.engine.container import Container
     from nscontainer.engine.following import Follower
     from nscontainer.measure.provenance import Provenance
@@ -164,6 +166,31 @@ class Session:
         """Send the cell that runs a message: an ``input_reply``."""
         if self._attached is not None and self._attached.open:
             self._attached.send(dict(message))
+
+    def deliver(self, queue: deque[Told]) -> None:
+        """Give the interpreter what waits in a queue: ``comm_msg`` and ``comm_close`` for widgets.
+
+        What their handlers say is heard meanwhile. While a cell runs, or the session is paused, all
+        stays in the queue.
+
+        Raises
+        ------
+        StateError
+            A handler takes longer than a minute; it goes on.
+        """
+        if self._attached is None or not self._attached.open or self.container.status == "paused":
+            return
+        record = self._attached.deliver(queue)
+        if record is not None:
+            from nscontainer.measure.result import RunResult
+
+            ended = RunResult.from_record(record, self.container.samples())
+            self._note_end(ended.describe_exit())
+
+    @property
+    def attached(self) -> bool:
+        """Whether this process has it, and cells can run."""
+        return self.over is None and self._attached is not None and self._attached.open
 
     def run_cell(
         self,

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from nscontainer import bounded
 from nscontainer.bounded import Bounded, Kept
 from nscontainer.measure.outputs import DISPLAY_BYTES, size_of
+from nscontainer_magics import comms
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.engine.container import Container
     from nscontainer.sessions import Session
+    from nscontainer_magics.comms import Comms
 
 _FLUSH_S: Final = 0.05
 """ipykernel holds output back for 0.2 s: what comes after a pause is shown at once instead."""
@@ -39,6 +41,10 @@ class Display:
         The notebook's, or a terminal's.
     most
         How many bytes of each stream are shown, but for the end; None shows all.
+    container
+        Whom to send answers to; :meth:`attach` tells of one that isn't there yet.
+    channel
+        What its widgets say it over.
     silent
         Show nothing, only keep.
     answers
@@ -55,6 +61,8 @@ class Display:
         shell: InteractiveShell,
         most: int | None = SHOWN_BYTES,
         *,
+        container: Container | Session | None = None,
+        channel: Comms | None = None,
         silent: bool = False,
         answers: bool = True,
     ) -> None:
@@ -66,7 +74,9 @@ class Display:
         self._line_begun = False
         # What they are now: another thread mustn't print into another cell's %%capture.
         self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
-        self._container: Container | Session | None = None
+        self._container = container
+        self._comms = channel
+        self._unflushed = False
         self._shown_at = 0.0
         self._held_back = 0
         self._decoders = {
@@ -81,8 +91,11 @@ class Display:
         self._displayed = self._left_out = 0
 
     def attach(self, container: Container | Session) -> None:
-        """Remember whom to send answers to."""
+        """Remember whom to send answers to; a session gets what its widgets could not be told yet."""
         self._container = container
+        if not self._silent:
+            self._comms = comms.of(self._shell, container)
+            self._comms.deliver()
 
     def writes_to(self, stream: object) -> bool:
         """Whether what the cell prints goes there."""
@@ -125,6 +138,7 @@ class Display:
         except UnicodeEncodeError:  # lone surrogates, or a terminal that isn't UTF-8
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self._unflushed = True
         now = time.monotonic()
         self._held_back += len(text)
         if now - self._shown_at > _FLUSH_S or self._held_back > _FLUSH_CHARACTERS:
@@ -133,7 +147,7 @@ class Display:
 
     def finish(self) -> tuple[bytes, bytes]:
         """Show the end of what there was no room for; give what the descriptors said."""
-        self._flush()
+        self.flush()
         for name, shown in self._shown.items():
             rest = shown.rest()
             if rest:
@@ -141,26 +155,37 @@ class Display:
         if self._left_out:
             self._write("stderr", f"[nscontainer: {self._left_out} displays dropped here]\n")
         self._show_from_now()
-        self._flush()
+        self.flush()
+        if self._comms is not None:
+            self._comms.deliver()
         return self._kept["stdout"].value(), self._kept["stderr"].value()
 
-    def _flush(self) -> None:
-        """Show what is left of a cut character, and what the shell holds back."""
+    def flush(self) -> None:
+        """Show all that has come, also what is left of a cut character."""
         for name, decoder in self._decoders.items():
             self._text(name, decoder.decode(b"", final=True))
         for stream in self._streams.values():
             with contextlib.suppress(Exception):
                 stream.flush()
+        self._unflushed = False
 
     # --- messages ----------------------------------------------------------------------------
 
     def message(self, message: dict[str, Any]) -> None:
         """Show one message. It comes from the container: whatever it is, it breaks nothing here."""
         content = message.get("content")
+        if not isinstance(content, dict):
+            return
         kind = str(message.get("msg_type"))
-        show = None if self._silent and kind != "input_request" else _SHOW.get(kind)
-        if show is not None and isinstance(content, dict):
-            show(self, content)
+        if self._silent and kind != "input_request":  # that one waits for an answer
+            return
+        if kind in ("comm_open", "comm_msg", "comm_close"):
+            if self._comms is not None:
+                if self._unflushed:  # ipykernel's streams hold back what was said before it
+                    self.flush()
+                self._comms.take(message)
+        elif kind in _SHOW:
+            _SHOW[kind](self, content)
 
     def _stream(self, content: dict[str, Any]) -> None:
         self._text(str(content.get("name")), str(content.get("text", "")))
@@ -204,7 +229,7 @@ class Display:
         if not self._answers:
             self._reply({"value": None, "evalue": "nobody can be asked in the background"})
             return
-        self._flush()
+        self.flush()
         try:
             with _raised_interrupts():
                 reply["value"] = ask(prompt)

@@ -12,7 +12,7 @@ from IPython.core.magic import cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from nscontainer.errors import NsContainerError, SpecError
-from nscontainer_magics import cell_line, commands, session_commands, variables
+from nscontainer_magics import cell_line, commands, comms, session_commands, variables
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.defaults import Settings
@@ -123,7 +123,10 @@ class ContainerMagics(Settings):
             words = cell_line.split(line)
             if words[:1] == ["last"]:
                 return self._last(words)
-            return commands.call(words)
+            try:
+                return commands.call(words)
+            finally:
+                comms.look()  # it may have ended a session
 
     def _last(self, words: list[str]) -> RunResult:
         if len(words) > 1:

@@ -7,7 +7,9 @@ import os
 import select
 import socket
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,12 +21,35 @@ from nscontainer.errors import EngineError, StateError
 from nscontainer.schema import ROW_BYTES, ROW_FIELDS
 
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
+_HANDLER_S: Final = 60.0  # how long a widget's handlers are waited for, also by the next cell
+_SEND_S: Final = 10.0  # the runner is idle, and reads at once
+_LOOK_S: Final = 0.1
 
 _CELLS_OWN: Final = (
     "start_mode", "released_unix", "wall_ns", "baseline", "final", "steal_ns", "missed_samples",
     "limits_asked", "limit_changes",
 )  # fmt: skip
 """What of a cell's record holds where its container has ended with it; how, the container's says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a widget is told, and who hears what its handlers say to it."""
+
+    message: dict[str, Any]
+    on_message: Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class _Between:
+    """A session's ends between cells, when the pipes are the monitor's to read."""
+
+    name: str
+    control: wire.Inbox
+    channel: socket.socket | None
+    stdout: int | None = None
+    stderr: int | None = None
+    tty: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +84,9 @@ class Attached:
         self.name = name
         self._interrupted = interrupted
         self._running = threading.Lock()
+        self._delivering = False
+        self._sent = self._answered = 0
+        self._told: Told | None = None
         self.tty: int | None = None
         self.control = wire.Inbox(sock)
         fds: list[int] = []
@@ -126,7 +154,7 @@ class Attached:
         StateError
             It is paused, busy with a cell whose owner went away, or has ended.
         """
-        if not self._running.acquire(blocking=False):
+        if not self._running.acquire(timeout=_HANDLER_S if self._delivering else 0):
             message = f"session {self.name!r} runs another cell of this process"
             raise StateError(message, hint="wait until that has ended")
         try:
@@ -156,7 +184,7 @@ class Attached:
         def take(message: dict[str, Any]) -> None:
             if message.get("msg_type") == "execute_reply":
                 reply.update(message["content"])
-            elif sinks.message is not None:
+            elif sinks.message is not None and not self._notes_answer(message):
                 sinks.message(message)
 
         relay = pump.Relay(self, replace(sinks, message=take))
@@ -166,6 +194,87 @@ class Attached:
         times = relay.run(caught, self._interrupted, lambda: _done(relay, reply))
         self._drain(relay)
         return times, self._ended(relay, reply)
+
+    # --- between cells: what widgets are told ----------------------------------------------------
+
+    def deliver(self, queue: deque[Told]) -> dict[str, Any] | None:
+        """Give the runner what waits in a queue, one by one, and relay what its handlers say.
+
+        While a cell runs, another thread does the same or a handler still goes on, all stays there.
+
+        Returns
+        -------
+        dict or None
+            The container's exit record, where it ended with a handler.
+
+        Raises
+        ------
+        StateError
+            A handler takes long: it goes on, and what it says comes with what is next.
+        """
+        record = None
+        while queue and self.open and self._running.acquire(blocking=False):
+            self._delivering, sent = True, self._sent
+            try:
+                with pump.interrupts() as caught:
+                    record = self._exchange(queue, caught)
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                self._delivering = False
+                self._running.release()
+            if self._behind and record is None:
+                if self._sent == sent:
+                    break
+                message = f"session {self.name!r}: a widget's handler takes long and goes on"
+                raise StateError(message, hint="what it prints comes with the next cell")
+        return record
+
+    @property
+    def _behind(self) -> bool:
+        return self._answered < self._sent
+
+    def _exchange(self, queue: deque[Told], caught: pump.Interrupts) -> dict[str, Any] | None:
+        """Deliver one message, once those before it have been answered."""
+
+        def take(answer: dict[str, Any]) -> None:
+            if not self._notes_answer(answer) and self._told is not None:
+                self._told.on_message(answer)
+
+        def wait(patience_s: float) -> None:
+            until = time.monotonic() + patience_s
+
+            def done() -> bool:
+                over = relay.record is not None or time.monotonic() > until
+                return over or not self._behind
+
+            relay.run(caught, self._interrupted, done)
+
+        assert self.channel is not None
+        sinks = pump.Sinks(message=take, tick=lambda: None, tick_s=_LOOK_S)
+        relay = pump.Relay(_Between(self.name, self.control, self.channel), sinks)
+        relay.frames = self._frames
+        wait(_LOOK_S)
+        if queue and relay.record is None and not self._behind:
+            self._told = queue.popleft()
+            self._sent += 1
+            self.channel.settimeout(_SEND_S)
+            self.send({**self._told.message, "seq": self._sent})
+            self.channel.settimeout(None)
+            wait(_HANDLER_S)
+        if relay.record is not None:
+            self.close()
+        return relay.record
+
+    def _notes_answer(self, message: dict[str, Any]) -> bool:
+        """Take note of a message that says how far the runner has come; tell whether it is one."""
+        if message.get("msg_type") != "comm_done":
+            return False
+        seq = message["content"].get("seq")
+        if isinstance(seq, int) and self._answered < seq <= self._sent:
+            self._answered = seq
+        return True
 
     def _ended(self, relay: pump.Relay, reply: dict[str, Any]) -> CellEnd:
         """Take the cell's record from the monitor, and how it ended from the runner."""

@@ -32,6 +32,7 @@ from .shell_command import run_shell_command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .comms import Kernel
     from .wire import Outbox
 
 
@@ -144,6 +145,7 @@ class ZMQInteractiveShell(InteractiveShell):
     compiler_class = Type(CellCompiler)
     outbox: Outbox
     loop: CellLoop
+    kernel: Kernel | None = None
     inline_figures = False
 
     # --- nothing on the host ---------------------------------------------------------------
@@ -333,11 +335,16 @@ def make(outbox: Outbox) -> ZMQInteractiveShell:
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryManager.hist_file = ":memory:"
+    config.IPKernelApp.connection_file = ""  # how libraries know a notebook
     with _no_database():
         shell = ZMQInteractiveShell.instance(config=config)
     atexit.unregister(shell.atexit_operations)  # process.leave() does what is needed of it
     shell.outbox = outbox
     shell.loop = CellLoop()
     shell.loop_runner = shell.loop.run
+    with contextlib.suppress(ImportError):  # the package comm may be missing, and so are widgets
+        from . import comms
+
+        shell.kernel = comms.install(shell)
     shell.inline_figures = importlib.util.find_spec("matplotlib_inline") is not None
     return shell

@@ -49,8 +49,9 @@ class _Conversation:
         with sock:
             self.inbox.connect(sock)
             self._interrupted = False
+            new = True
             while not self.over:
-                request = self.inbox.get("execute_request")
+                request = self.inbox.get("execute_request", "comm_msg", "comm_close")
                 self._requested = True
                 if request is None:
                     self._requested = False
@@ -58,17 +59,17 @@ class _Conversation:
                     return
                 _flush_direct()  # said between cells: no part of the one that begins
                 self.outbox.connect(sock)
-                self._cell(request.get("content", {}))
+                self._reopen_comms(new=new)
+                new = False
+                self._answer(request)
 
-    def _cell(self, content: dict[str, Any]) -> None:
+    def _answer(self, request: dict[str, Any]) -> None:
         error: BaseException | None = None
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._interrupted:
                 raise KeyboardInterrupt
-            if self.shell is None:
-                self.shell = session.ready(content, self.outbox)
-            error = session.run(self.shell, content, self.outbox, self.inbox)
+            error = self._do(request)
         except BaseException as caught:  # noqa: BLE001  # an interrupt between the cell and us
             error = caught
             session.report(error, self.outbox)
@@ -78,9 +79,32 @@ class _Conversation:
         if isinstance(error, SystemExit) or self.outbox.forked:
             self._leave(error, code)
             return
-        self.door.tell_idle()
-        session.reply(self.outbox, error, code)
+        if request["msg_type"] == "execute_request":
+            self.door.tell_idle()
+            session.reply(self.outbox, error, code)
+        else:
+            session.finish(self.outbox, "comm_done", {"seq": request.get("seq")})
         _flush_direct()
+
+    def _do(self, request: dict[str, Any]) -> BaseException | None:
+        """Run a cell, or the handlers of a widget that was moved; give what ended it."""
+        content = request.get("content", {})
+        if request["msg_type"] != "execute_request":
+            if "comm" in sys.modules:
+                from . import comms
+
+                comms.deliver(request)
+            return None
+        if self.shell is None:
+            self.shell = session.ready(content, self.outbox)
+        return session.run(self.shell, content, self.outbox, self.inbox)
+
+    def _reopen_comms(self, *, new: bool) -> None:
+        kernel = getattr(self.shell, "kernel", None)
+        if kernel is not None and (new or kernel.missed):
+            from . import comms
+
+            comms.reopen(kernel)
 
     def _leave(self, error: BaseException | None, code: int) -> None:
         """End the session as a script ends; also in a process that a cell forked, which ends alone."""

@@ -6,7 +6,6 @@ import __future__
 import ast
 import builtins
 import inspect
-import io
 import os
 import sys
 import types
@@ -103,18 +102,30 @@ class PlainShell:
         self.outbox.send("error", {"ename": name, "evalue": text, "traceback": traceback})
 
     def display(
-        self, *values: Any, display_id: Any = None, raw: bool = False, **_: Any
+        self,
+        *values: Any,
+        display_id: Any = None,
+        raw: bool = False,
+        update: bool = False,
+        metadata: dict[str, Any] | None = None,
+        **_: Any,
     ) -> DisplayHandle | None:
         """Show objects as rich as they can be, as IPython's ``display`` does."""
         handle = None
         if display_id is not None:
             handle = DisplayHandle(self, None if display_id is True else str(display_id))
         for value in values:
-            self.publish(value, handle, raw=raw)
+            self.publish(value, handle, raw=raw, update=update, metadata=metadata)
         return handle
 
     def publish(
-        self, value: Any, handle: DisplayHandle | None, *, update: bool = False, raw: bool = False
+        self,
+        value: Any,
+        handle: DisplayHandle | None,
+        *,
+        update: bool = False,
+        raw: bool = False,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         """Send one object's representations."""
         shown = {"data": mime.clean(value), "metadata": {}} if raw else mime.bundle(value)
@@ -123,6 +134,7 @@ class PlainShell:
         if self.outbox.direct:
             print(shown["data"].get("text/plain", ""))
             return
+        shown["metadata"].update(mime.clean(metadata or {}))
         transient = {} if handle is None else {"display_id": handle.display_id}
         kind = "update_display_data" if update else "display_data"
         self.outbox.send(kind, {**shown, "transient": transient})
@@ -134,11 +146,7 @@ class PlainShell:
             return
         try:
             for number in pyplot.get_fignums():
-                figure = pyplot.figure(number)
-                png = io.BytesIO()
-                figure.savefig(png, format="png", bbox_inches="tight")
-                data = {"image/png": png.getvalue(), "text/plain": repr(figure)}
-                self.publish(data, None, raw=True)
+                self.publish(pyplot.figure(number), None)
             pyplot.close("all")
         except Exception as error:  # noqa: BLE001  # the cell itself went well
             self.show_error(error)

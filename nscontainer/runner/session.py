@@ -180,8 +180,13 @@ def reply(outbox: Outbox, error: BaseException | None, code: int, **more: Any) -
     }
     if error is not None:
         content.update(ename=type(error).__name__, evalue=mime.text_of(error))
+    finish(outbox, "execute_reply", content)
+
+
+def finish(outbox: Outbox, msg_type: str, content: dict[str, Any]) -> None:
+    """Send the last of the messages that answer one."""
     for original in (sys.__stdout__, sys.__stderr__):  # a cell may have written to these, too
         with contextlib.suppress(Exception):
             if original is not None:
                 original.flush()
-    outbox.finish("execute_reply", content)
+    outbox.finish(msg_type, content)

@@ -125,11 +125,11 @@ class Outbox:
             self._sock = sock
             self._gone = False
 
-    def send(self, msg_type: str, content: Message) -> None:
+    def send(self, msg_type: str, content: Message, **beside: Any) -> None:
         """Queue a message and send all there is."""
         if self._gone:
             return
-        item = _Item(frame({"msg_type": msg_type, "content": content}))
+        item = _Item(frame({"msg_type": msg_type, "content": content, **beside}))
         if self._inside():
             self._queue.append(item)
             self._arm()
@@ -316,11 +316,11 @@ class Inbox:
         while self.fds:
             os.close(self.fds.pop())
 
-    def get(self, msg_type: str | None = None) -> Message | None:
-        """Wait for a message (of a type; others stay); None when the owner has closed."""
+    def get(self, *types: str) -> Message | None:
+        """Wait for a message (of these types; others stay); None when the owner has closed."""
         while True:
             for message in self._messages:
-                if msg_type is None or message.get("msg_type") == msg_type:
+                if not types or message.get("msg_type") in types:
                     self._messages.remove(message)
                     return message
             if not self._fill(0):
