@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class BackgroundRun:
         self._begun = threading.Event()
         self._over = threading.Event()
         self._error: BaseException | None = None
+        self._stopped = 0
         self.result: RunResult | None = None
         """None until it is over, or where the engine failed."""
         self.refusal: TransferError | None = None
@@ -84,7 +86,10 @@ class BackgroundRun:
             self._begun.set()
 
         try:
-            self.result, self.refusal = self._run.run(started)
+            result, self.refusal = self._run.run(started)
+            stopped = max(self._stopped, int(result.record["interrupted"]))
+            record = {**result.record, "interrupted": stopped}
+            self.result = dataclasses.replace(result, record=record)
         except BaseException as error:  # noqa: BLE001  # told to whoever waits
             self._error = error
         begun = self._begun.is_set()
@@ -134,6 +139,7 @@ class BackgroundRun:
 
     def stop(self) -> None:
         """Interrupt it, as ■ does: the cell gets a KeyboardInterrupt."""
+        self._stopped = 1
         self._act(self.container.interrupt)
 
     def kill(self) -> None:

@@ -6,22 +6,23 @@ picture and is there in any viewer of the saved notebook.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.display import display
 
-from nscontainer import units
+from nscontainer import live, units
 from nscontainer.errors import NsContainerError, one_line
 from nscontainer_magics.live import NotebookView
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from nscontainer import live
     from nscontainer.measure.result import RunResult
     from nscontainer_magics.background import BackgroundRun
 
@@ -42,9 +43,18 @@ class Dashboard:
     def __init__(self, shell: InteractiveShell) -> None:
         self._plot = NotebookView(shell)
         self._controls: _Controls | None = None
+        self._begun = threading.Event()
 
     def begin(self, run: BackgroundRun, quota: float | None) -> None:
-        """Show the controls of a run that has begun; ``quota`` is its CPU limit in CPUs."""
+        """Show the controls and the plot of a run that has begun; ``quota`` is its limit in CPUs."""
+        self._show_controls(run, quota)
+        self._plot.show(live.Progress(), "begins")
+        self._begun.set()
+        if run.done:
+            self.end(run.result)
+            self.finish(run)
+
+    def _show_controls(self, run: BackgroundRun, quota: float | None) -> None:
         try:
             widgets: Any = import_module("ipywidgets")
         except ImportError:
@@ -56,8 +66,6 @@ class Dashboard:
             return
         self._controls = _Controls(widgets, run, quota)
         display(self._controls.box)
-        if run.done:
-            self.finish(run)
 
     def finish(self, run: BackgroundRun) -> None:
         """Take the controls out of use."""
@@ -66,13 +74,21 @@ class Dashboard:
 
     def show(self, now: live.Progress, state: str) -> None:
         """Show how it is getting on."""
-        self._plot.show(now, state)
+        if not self._begun.is_set():  # the controls come first
+            return
+        _anywhere(lambda: self._plot.show(now, state))
         if self._controls is not None:
             self._controls.follow(now.quota, paused=state == "paused")
 
     def end(self, result: RunResult | None) -> None:
         """Show how it was in the end."""
-        self._plot.end(result)
+        if self._begun.is_set():
+            _anywhere(lambda: self._plot.end(result))
+
+
+def _anywhere(publish: Callable[[], None]) -> None:
+    """Renew a display as a later cell would: nbclient hears nothing more of the cell that has ended."""
+    contextvars.Context().run(publish)
 
 
 class _Controls:

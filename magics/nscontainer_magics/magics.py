@@ -77,7 +77,7 @@ class ContainerMagics(Settings):
         """Let the cell run in the background, with its dashboard where one can be shown."""
         in_notebook = shows_html(self._ip)
         board = Dashboard(self._ip) if in_notebook and not asked.quiet else None
-        live = None if board is None else Live(board, held, after_s=0.0)
+        live = None if board is None else Live(board, held, after_s=0.0, always=True)
         run = CellRun(self, asked, cell, held, background=True, live=live)
         # Its failure fails no cell, and its variable has it from the beginning.
         quiet = asked.quiet or not in_notebook

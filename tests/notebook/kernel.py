@@ -68,6 +68,8 @@ class Kernel:
         """By their request: a run in the background speaks after its cell's end."""
         self.told: list[dict[str, Any]] = []
         """What widgets were told, whoever told them: a handler's parent is the browser's message."""
+        self.updates: list[dict[str, Any]] = []
+        """What displays were renewed with, whichever cell's they are."""
 
     def run(
         self, code: str, *, during: Callable[[str, dict[str, Any]], None] | None = None
@@ -103,6 +105,8 @@ class Kernel:
         kind, content = message["msg_type"], message["content"]
         if kind == "comm_msg":
             self.told.append(content)
+        elif kind == "update_display_data":
+            self.updates.append(content["data"])
         if cell is not None:
             cell.messages.append((time.monotonic() - cell.begin, kind, content))
         return cell, kind, content

@@ -79,9 +79,9 @@ def test_the_notebook_goes_on(kernel: Kernel):
     )
     assert run(kernel, "print(r.wait() is r.wait(), r.limits.asked.cpus)") == "True 0.5\n"
     # Its plot was a display of its own, and is a picture now.
-    updates = [c["data"] for c in cell.of("update_display_data")]
-    assert "<svg" in updates[0]["text/html"]
-    assert "image/png" in updates[-1]
+    assert "<svg" in kernel.updates[0]["text/html"]
+    assert "image/png" in kernel.updates[-1]
+    assert len([c for c in cell.of("display_data") if c["transient"]]) == 1
 
 
 def test_the_slider_changes_the_limit_while_it_runs(kernel: Kernel):
@@ -179,7 +179,9 @@ def test_in_a_session(kernel: Kernel):
     run(kernel, "%container create lab --cpu 50%")
     run(kernel, "%%container lab --bg -o r\nx = 3\n" + SPIN)
     assert "runs another cell" in kernel.run("%%container lab\n1").errors()[-1]
-    run(kernel, "r.stop()\nr.wait(20);")
+    assert "True interrupted" in run(
+        kernel, "r.stop()\ns = r.wait(20)\nprint(bool(s.interrupted), s.describe_exit())"
+    )
     assert run(kernel, "%%container lab -q\nprint(x)") == "3\n"
     run(kernel, "%container rm -f lab")
 

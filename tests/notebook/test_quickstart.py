@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 import base64
-import os
 import struct
 from collections.abc import Iterator
-from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbformat import NotebookNode
-from traitlets.config import Config
 
 from tests.host import ROOT
-from tests.integration.inside import private_engine
+from tests.notebook import executed as notebooks
+from tests.notebook.executed import NotebookNode, cell, shown, text
 
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
-TIMEOUT_S = 100
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root, pytest.mark.timeout(300)]
 
 
-def committed() -> NotebookNode:
-    notebook: NotebookNode = nbformat.read(NOTEBOOK, as_version=4)
-    return notebook
-
-
 @pytest.fixture(scope="module")
 def executed() -> Iterator[NotebookNode]:
-    """Run it once, in a state directory of its own, which must be empty again afterwards."""
-    notebook = committed()
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    with private_engine(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-        client = NotebookClient(
-            notebook,
-            timeout=TIMEOUT_S,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-            # Else ipykernel warns that the machine's other users could listen.
-            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
-        )
-        client.execute()
+    """Run it once."""
+    with notebooks.execute(NOTEBOOK) as notebook:
         yield notebook
-
-
-def cell(notebook: NotebookNode, *, tag: str = "", begins: str = "") -> NotebookNode:
-    """The one cell with a tag or a beginning."""
-    found: NotebookNode
-    (found,) = (
-        c
-        for c in notebook.cells
-        if c.cell_type == "code"
-        and (not tag or tag in c.metadata.get("tags", []))
-        and c.source.startswith(begins)
-    )
-    return found
-
-
-def text(of: NotebookNode, name: str = "stdout") -> str:
-    return "".join(o.text for o in of.outputs if o.output_type == "stream" and o.name == name)
-
-
-def shown(of: NotebookNode, mime: str = "text/plain") -> list[Any]:
-    return [o.data[mime] for o in of.outputs if mime in o.get("data", {})]
 
 
 def rows(of: NotebookNode) -> dict[str, list[float]]:
@@ -82,16 +38,8 @@ def rows(of: NotebookNode) -> dict[str, list[float]]:
 
 
 def test_it_is_committed_without_outputs():
-    """What one sees in it was always computed where one sees it."""
-    for one in committed().cells:
-        if one.cell_type == "code":
-            assert one.outputs == []
-            assert one.execution_count is None
-
-
-def test_it_names_its_kernel():
-    """Without kernelspec metadata a front end would ask which kernel to use."""
-    assert committed().metadata.kernelspec.name == "python3"
+    """And names its kernel."""
+    notebooks.check_committed(NOTEBOOK)
 
 
 # --- as executed -------------------------------------------------------------------------------
