@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from nbformat import NotebookNode  # noqa: TC002
 
 from tests.host import ROOT
 from tests.notebook import executed as notebooks
-from tests.notebook.executed import NotebookNode, cell, shown, text
+from tests.notebook.executed import cell, shown, text
 
 NOTEBOOK = ROOT / "notebooks" / "02-cells.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -7,10 +7,11 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from nbformat import NotebookNode  # noqa: TC002
 
 from tests.host import ROOT
 from tests.notebook import executed as notebooks
-from tests.notebook.executed import NotebookNode, cell, shown, text
+from tests.notebook.executed import cell, shown, text
 
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
 
