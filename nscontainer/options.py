@@ -147,7 +147,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _option("front end", "--card", "card", None,
             "print the summary to standard error even where that is no terminal", **_CLI),
     _option("front end", "-q --quiet", "quiet", None,
-            "print no summary and no warnings", front=True),
+            "show only the output: no summary, warnings or live view", front=True),
 )
 # fmt: on
 
