@@ -228,13 +228,20 @@ def as_here(options: dict[str, Any]) -> dict[str, Any]:
     """Have a cell run where this process does and find the same modules, unless it is to be otherwise."""
     here: dict[str, Any] = {}
     if "workdir" not in options:
-        here["workdir"] = _working_directory()
+        here["workdir"] = working_directory()
     if "python_path" not in options:
         here["python_path"] = [path or os.getcwd() for path in sys.path]
     return here | options
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
+    """Give this process's working directory.
+
+    Raises
+    ------
+    HostError
+        It no longer exists.
+    """
     try:
         return os.getcwd()
     except FileNotFoundError:

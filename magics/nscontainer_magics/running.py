@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from nscontainer.errors import HostError, SpecError, TransferError
+from nscontainer.errors import SpecError, TransferError
 from nscontainer_magics import capture, script
 from nscontainer_magics.display import Display
 from nscontainer_magics.live import Live, shows_html, view_for
@@ -155,7 +154,7 @@ class CellRun:
             message = f"variables go into Python cells only, and this is one of {program[0]}"
             raise SpecError(message, hint="-e NAME=$value gives a script a value")
         how = script.make(cell, program, name=self._place())
-        options = {"workdir": _working_directory(), **asked.build}
+        options = {"workdir": api.working_directory(), **asked.build}
         return lambda *, on_message, **sinks: api.run(  # noqa: ARG005  # a script sends none
             how.command, input=how.stdin, name=asked.name, **options, **sinks
         )
@@ -164,11 +163,3 @@ class CellRun:
         """Name the cell as tracebacks do."""
         # The count has gone up already when a magic runs (InteractiveShell.run_cell_async).
         return f"Cell In[{self._shell.displayhook.prompt_count}]"
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        message = "the working directory no longer exists"
-        raise HostError(message, hint="change to one that does") from None
