@@ -296,8 +296,8 @@ class Session:
 def _at_hand(name: str) -> Session | None:
     """Give a session that is attached here, lives and still has the name.
 
-    Its monitor's own word that it lives is enough, a connection that is open and tells of no end: what
-    the disk says takes a quarter of a millisecond more, before every cell.
+    An open connection to its monitor that tells of no end says that it lives. What the disk says of it
+    besides would cost every cell a tenth of a millisecond.
     """
     for one in list(_known.values()):
         if one.name == name and one._attached is not None and one._attached.alive:  # noqa: SLF001

@@ -215,7 +215,7 @@ class Comms:
         A container of one cell has ended by now.
         """
         if not self._waiting and not self._doubles:
-            return  # most cells have none; looking takes a quarter of a millisecond
+            return  # as in most cells: nothing to tell or to end, so no look at the disk
         session = self.look()
         if session is None or not self._waiting:
             return
