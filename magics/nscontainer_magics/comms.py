@@ -214,6 +214,8 @@ class Comms:
 
         A container of one cell has ended by now.
         """
+        if not self._waiting and not self._doubles:
+            return  # as in most cells: nothing to tell or to end, so no look at the disk
         session = self.look()
         if session is None or not self._waiting:
             return

@@ -185,7 +185,10 @@ class SessionHost:
         if self._client is None or sock is not self._client.sock:
             message = "only who is attached to a session can run cells in it"
             raise StateError(message)
-        return self._begin() if op == "cell_begin" else self._end()
+        if op == "cell_begin":
+            self._begin(request)
+            return None
+        return self._end()
 
     def _keep(self, fds: list[int]) -> wire.Message:
         """Take over the runner's channel and the pipes' ends from who had the session made."""
@@ -237,7 +240,7 @@ class SessionHost:
 
     # --- cells -----------------------------------------------------------------------------------
 
-    def _begin(self) -> wire.Message:
+    def _begin(self, request: wire.Message) -> None:
         monitor = self._monitor
         name = monitor.request.name
         if monitor.status != "running":
@@ -254,23 +257,29 @@ class SessionHost:
         monitor.log.row_now()  # all of them, for the peaks
         self._raise_peaks(monitor.log.last)
         monitor.cgroup.reset_peak()
-        steal, unix = procfs.steal_ns(), time.time()
+        unix = time.time()
         baseline = list(monitor.log.mark(slow=False))
+        assert self._client is not None
+        begun = {
+            "reply": request.get("seq"),
+            "row": monitor.log.rows - 1,
+            "offset_ns": monitor.log.last_ns - monitor.log.begin_ns,
+        }
+        # The cell may go: what follows takes as long as a reading, and nothing of it is the cell's.
+        # One who went away without reading this is found out by its closed socket.
+        with contextlib.suppress(OSError):
+            wire.send(self._client.sock, begun)
+        self._busy = True
         self._cell = _Cell(
             baseline=baseline,
             begin_ns=monitor.log.last_ns,
             begin_unix=unix,
             first_row=monitor.log.rows - 1,
-            steal_ns=steal,
+            steal_ns=procfs.steal_ns(),  # in steps of 10 ms
             missed=monitor.log.missed,
             changes=len(monitor.changes),
             limits=monitor.asked.to_dict(),
         )
-        self._busy = True
-        return {
-            "row": self._cell.first_row,
-            "offset_ns": self._cell.begin_ns - monitor.log.begin_ns,
-        }
 
     def _end(self) -> wire.Message:
         if self._cell is None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 """Most UTF-8 bytes of text in one stream message."""
-_BURST = 100  # messages that may go out at once, a line each, ...
+_BURST = 20  # messages that may go out at once, a line each, ...
 _RATE = 2000  # ... and how many a second are earned back; beyond it, lines share messages
 _TICK_S = 0.02  # how long a partial line, or a line of a flood, waits for company
 _IDLE_TICKS = 10  # after so many without work the flusher ends
