@@ -74,6 +74,7 @@ class Display:
         self._line_begun = False
         # What they are now: another thread mustn't print into another cell's %%capture.
         self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        self._publisher = shell.display_pub
         self._container = container
         self._comms = channel
         self._unflushed = False
@@ -200,7 +201,7 @@ class Display:
                 self._left_out += 1
                 return
         transient = _dict(content.get("transient"))
-        self._shell.display_pub.publish(
+        self._publisher.publish(
             data=data, metadata=_dict(content.get("metadata")), transient=transient, update=update
         )
 
@@ -211,7 +212,7 @@ class Display:
         self._show_from_now()
         if self.on_clear is not None:
             self.on_clear()
-        self._shell.display_pub.clear_output(bool(content.get("wait")))
+        self._publisher.clear_output(bool(content.get("wait")))
 
     def _error(self, content: dict[str, Any]) -> None:
         """Show a traceback as the shell shows its own: in a notebook, as an error output."""

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +42,11 @@ class CellRun:
     live
         The view of one that runs in the background; others have the usual one, but for ``--quiet``.
 
+    Attributes
+    ----------
+    publisher, stderr
+        Where its card, and lines about it, are shown.
+
     Raises
     ------
     SpecError
@@ -62,6 +68,9 @@ class CellRun:
         assert settings.shell is not None
         self._shell = settings.shell
         self._settings = settings
+        # What they are now: a run in the background mustn't write into another cell's %%capture.
+        self.publisher = settings.shell.display_pub
+        self.stderr = sys.stderr
         self._background = background
         self._view = None
         if not background and settings.live and not asked.quiet:
