@@ -69,6 +69,12 @@ class _Default(TraitType[Any, Any]):
     def validate(self, obj: object, value: Any) -> str:
         """Check as the line does, so that a wrong value is refused here and not by the next cell."""
         del obj
+        if not isinstance(value, (str, int, float, type(None))):
+            example = "A=1 B=2" if self._option.action == "append" else "50%"
+            message = (
+                f"ContainerMagics.{self.name}: {value!r} is not a text (write one, as {example!r})"
+            )
+            raise SpecError(message)
         text = "" if value is None else str(value).strip()
         if text:
             with _named(self.name):
@@ -137,12 +143,20 @@ class Settings(_Options):
     def fill(self, given: argparse.Namespace, *, session: bool = False) -> None:
         """Put the defaults under what a line gave."""
         on_line = {dest for dest, value in vars(given).items() if value not in (None, False, [])}
+        used: dict[str, Any] = {}
         for name, option in OPTIONS.items():
             value = getattr(self, name)
             over = {option.dest} | _SETTLED_BY.get(option.dest, frozenset())
             if not value or over & on_line or (session and option.dest in _NOT_FOR_SESSIONS):
                 continue
+            used[name] = value
             setattr(given, option.dest, _value(option, value, on_line))
+        if len(used) > 1:  # %config sets one after the other, and can't check them together
+            try:
+                _check_together(used)
+            except SpecError as error:
+                message = f"the defaults contradict each other: {one_line(error)}"
+                raise SpecError(message, hint="%container defaults shows them") from None
 
     def shown(self) -> dict[str, Any]:
         """Give the defaults that are set, and the settings."""
@@ -246,7 +260,8 @@ def command(words: list[str]) -> dict[str, Any]:
     for one, other in (("cpu", "cpu_quota"), ("cpu_quota", "cpu")):
         if one in new and other not in new and old.get(other):
             new[other] = ""  # the newer of the two ways to say it
-    _check_together(old | new)
+    if new:
+        _check_together(old | new)
     if given["reset"]:
         settings.reset()
     for name, value in new.items():
