@@ -91,6 +91,7 @@ def test_the_slider_changes_the_limit_while_it_runs(kernel: Kernel):
     (container,) = Container.list()
     kernel.tell(slider, {"value": 70})
     assert eventually(lambda: container.stats()["cpu.quota"] == 700_000, 10)
+    assert "update was given no limit to change" in kernel.run("r.update()").errors()[0]
     run(kernel, "r.update(cpu='40%')")
     kernel.listen(lambda: 40 in changes(kernel, slider, "value"))
     assert container.stats()["cpu.quota"] == 400_000
