@@ -14,6 +14,7 @@ from nscontainer_magics import cell_line, commands, comms, session_commands, var
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.defaults import Settings
+from nscontainer_magics.display import publish
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
 from nscontainer_magics.live import Live, NotebookView, shows_html, view_for
 from nscontainer_magics.running import CellRun
@@ -143,7 +144,7 @@ class ContainerMagics(Settings):
         shown = {"text/plain": str(result)}
         if shows_html(self._ip):
             shown["text/html"] = result._repr_html_()
-        run.publisher.publish(data=shown, metadata={})
+        publish(run.publisher, shown, metadata={})
 
     def _judge(
         self, run: CellRun, result: RunResult, refusal: TransferError | None, asked: CellLine
