@@ -200,7 +200,7 @@ def html(now: Progress, state: str = "runs") -> str:
     Parameters
     ----------
     state
-        What it does: ``runs``, ``paused`` …
+        What it does, before how long: ``runs``, ``paused`` …
     """
     first, *rest = (html_.escape(part) for part in parts(now))
     line = f"<strong>{html_.escape(state)} {first}</strong> · " + " · ".join(rest)

@@ -46,8 +46,15 @@ class BackgroundRun:
 
     container: Container
 
-    def __init__(self, run: CellRun, finished: Callable[[BackgroundRun], None]) -> None:
+    def __init__(
+        self,
+        run: CellRun,
+        ended: Callable[[RunResult], None],
+        finished: Callable[[BackgroundRun], None],
+    ) -> None:
         self._run = run
+        self._ended = ended
+        """Called before anybody who waits hears of its end, to set its variables."""
         self._finished = finished
         self._begun = threading.Event()
         self._over = threading.Event()
@@ -67,15 +74,17 @@ class BackgroundRun:
             It can't be: nothing is left of it.
         """
         context = contextvars.copy_context()  # ipykernel: where output belongs
-        thread = threading.Thread(
+        self._thread = threading.Thread(
             target=context.run, args=(self._work,), name="nscontainer --bg", daemon=True
         )
-        thread.start()
+        self._thread.start()
         try:
             self._begun.wait()
         except KeyboardInterrupt:
             self._begun.wait()
-            self.kill()
+            if hasattr(self, "container"):
+                with contextlib.suppress(NsContainerError):  # it is over already
+                    self.kill()
             raise
         if self._error is not None and not hasattr(self, "container"):
             raise self._error
@@ -90,6 +99,7 @@ class BackgroundRun:
             stopped = max(self._stopped, int(result.record["interrupted"]))
             record = {**result.record, "interrupted": stopped}
             self.result = dataclasses.replace(result, record=record)
+            self._ended(self.result)
         except BaseException as error:  # noqa: BLE001  # told to whoever waits
             self._error = error
         begun = self._begun.is_set()
@@ -97,6 +107,8 @@ class BackgroundRun:
         self._begun.set()
         if begun:
             self._finished(self)
+        # What it took along may be large, and this object may be kept long.
+        del self._run, self._ended, self._finished
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -191,6 +203,17 @@ class BackgroundRun:
             raise StillRunning(message, hint="wait() waits until it is over")
         return getattr(self.result, name)
 
+    def __dir__(self) -> list[str]:
+        """Name what its result has too, once it is there, for Tab."""
+        return sorted({*super().__dir__(), *(() if self.result is None else dir(self.result))})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled as its result; one that runs is one only."""
+        if self.result is None:
+            message = f"{self.name} is {self.status}"
+            raise StillRunning(message, hint="wait() gives its result, which can be copied")
+        return _same, (self.result,)
+
     def __repr__(self) -> str:
         """Say how it is getting on."""
         if self.result is not None:
@@ -199,3 +222,7 @@ class BackgroundRun:
 
     def _repr_html_(self) -> str | None:
         return None if self.result is None else self.result._repr_html_()
+
+
+def _same(result: RunResult) -> RunResult:
+    return result

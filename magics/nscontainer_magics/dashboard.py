@@ -176,7 +176,15 @@ class _Controls:
                 self.unit.value = f"% of a CPU ({units.format_cpu(quota)})"
 
     def end(self, how: str) -> None:
-        """Take the controls out of use."""
-        for one in (self.stop, self.pause, self.quota):
+        """Take the controls out of use; a run that is soon over may tell of it twice."""
+        with self._lock:
+            if self.stop.disabled:
+                return
+            self.stop.disabled = True
+        for one in (self.pause, self.quota):
             one.disabled = True
+        # ipywidgets keeps every widget for ever: not with all that the run has.
+        self.stop.on_click(self._stop, remove=True)
+        self.pause.on_click(self._pause, remove=True)
+        self.quota.unobserve(self._change, names="value")
         self.line.value = f"{self._run.name}: {how}"

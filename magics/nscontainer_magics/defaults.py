@@ -54,7 +54,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
 """The options that have a default, by their traits' names."""
 
 
-class _Default(TraitType[Any, Any]):
+class OptionText(TraitType[Any, Any]):
     """An option's default as one writes it on a line; empty is none."""
 
     default_value = ""
@@ -69,6 +69,12 @@ class _Default(TraitType[Any, Any]):
     def validate(self, obj: object, value: Any) -> str:
         """Check as the line does, so that a wrong value is refused here and not by the next cell."""
         del obj
+        if not isinstance(value, (str, int, float, type(None))):
+            example = "A=1 B=2" if self._option.action == "append" else "50%"
+            message = (
+                f"ContainerMagics.{self.name}: {value!r} is not a text (write one, as {example!r})"
+            )
+            raise SpecError(message)
         text = "" if value is None else str(value).strip()
         if text:
             with _named(self.name):
@@ -76,7 +82,7 @@ class _Default(TraitType[Any, Any]):
         return text
 
 
-class _Size(TraitType[Any, Any]):
+class Size(TraitType[Any, Any]):
     """How much a cell shows."""
 
     info_text = "a size, as 8M, or 0 or unlimited"
@@ -103,7 +109,7 @@ def _named(name: str | None) -> Iterator[None]:
 def _traits(body: dict[str, Any]) -> None:
     for name, option in OPTIONS.items():
         flag = functools.partial(Bool, default_value=False, help=option.help.replace("%%", "%"))
-        trait = _Default(option) if option.takes_value else flag()
+        trait = OptionText(option) if option.takes_value else flag()
         body[name] = trait.tag(config=True)
 
 
@@ -119,7 +125,7 @@ class Settings(_Options):
     if TYPE_CHECKING:
         quiet: bool
 
-    shown_output = _Size(
+    shown_output = Size(
         "8M",
         help="how much a cell shows of each stream, but for its end; 0 or unlimited shows all",
     ).tag(config=True)
@@ -137,12 +143,20 @@ class Settings(_Options):
     def fill(self, given: argparse.Namespace, *, session: bool = False) -> None:
         """Put the defaults under what a line gave."""
         on_line = {dest for dest, value in vars(given).items() if value not in (None, False, [])}
+        used: dict[str, Any] = {}
         for name, option in OPTIONS.items():
             value = getattr(self, name)
             over = {option.dest} | _SETTLED_BY.get(option.dest, frozenset())
             if not value or over & on_line or (session and option.dest in _NOT_FOR_SESSIONS):
                 continue
+            used[name] = value
             setattr(given, option.dest, _value(option, value, on_line))
+        if len(used) > 1:  # %config sets one after the other, and can't check them together
+            try:
+                _check_together(used)
+            except SpecError as error:
+                message = f"the defaults contradict each other: {one_line(error)}"
+                raise SpecError(message, hint="%container defaults shows them") from None
 
     def shown(self) -> dict[str, Any]:
         """Give the defaults that are set, and the settings."""
@@ -246,7 +260,8 @@ def command(words: list[str]) -> dict[str, Any]:
     for one, other in (("cpu", "cpu_quota"), ("cpu_quota", "cpu")):
         if one in new and other not in new and old.get(other):
             new[other] = ""  # the newer of the two ways to say it
-    _check_together(old | new)
+    if new:
+        _check_together(old | new)
     if given["reset"]:
         settings.reset()
     for name, value in new.items():

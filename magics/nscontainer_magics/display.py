@@ -74,6 +74,7 @@ class Display:
         self._line_begun = False
         # What they are now: another thread mustn't print into another cell's %%capture.
         self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        self._publisher = shell.display_pub
         self._container = container
         self._comms = channel
         self._unflushed = False
@@ -126,18 +127,17 @@ class Display:
         if through:
             self._write(name, bounded.decode(through))
 
+    def _make_way(self) -> None:
+        if self.before_write is not None:
+            self.before_write()
+
     def _write(self, name: str, text: str) -> None:
         if self._silent or not text:
             return
-        if self.before_write is not None:
-            self.before_write()
+        self._make_way()
         self._line_begun = not text.endswith("\n")
         stream = self._streams["stderr" if name == "stderr" else "stdout"]
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:  # lone surrogates, or a terminal that isn't UTF-8
-            encoding = stream.encoding or "ascii"
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(encodable(text, stream))
         self._unflushed = True
         now = time.monotonic()
         self._held_back += len(text)
@@ -200,8 +200,13 @@ class Display:
                 self._left_out += 1
                 return
         transient = _dict(content.get("transient"))
-        self._shell.display_pub.publish(
-            data=data, metadata=_dict(content.get("metadata")), transient=transient, update=update
+        self._make_way()
+        publish(
+            self._publisher,
+            data,
+            metadata=_dict(content.get("metadata")),
+            transient=transient,
+            update=update,
         )
 
     def _update(self, content: dict[str, Any]) -> None:
@@ -211,13 +216,15 @@ class Display:
         self._show_from_now()
         if self.on_clear is not None:
             self.on_clear()
-        self._shell.display_pub.clear_output(bool(content.get("wait")))
+        self._publisher.clear_output(bool(content.get("wait")))
 
     def _error(self, content: dict[str, Any]) -> None:
         """Show a traceback as the shell shows its own: in a notebook, as an error output."""
         lines = content.get("traceback")
         name = str(content.get("ename") or "Exception")
-        shown = [str(line) for line in lines] if isinstance(lines, list) else [name]
+        told = [str(line) for line in lines] if isinstance(lines, list) else [name]
+        shown = [encodable(line, self._streams["stdout"]) for line in told]
+        self._make_way()
         kind = type(name.replace("\0", "") or "Exception", (Exception,), {})
         self._shell._showtraceback(kind, content.get("evalue", ""), shown)  # noqa: SLF001
 
@@ -230,9 +237,10 @@ class Display:
             self._reply({"value": None, "evalue": "nobody can be asked in the background"})
             return
         self.flush()
+        self._make_way()
         try:
             with _raised_interrupts():
-                reply["value"] = ask(prompt)
+                reply["value"] = ask(encodable(prompt, self._streams["stdout"]))
         except KeyboardInterrupt:
             os.kill(os.getpid(), signal.SIGINT)  # to the engine's handler, which is back in place
             return
@@ -243,6 +251,25 @@ class Display:
     def _reply(self, reply: dict[str, Any]) -> None:
         if self._container is not None:
             self._container.send({"msg_type": "input_reply", "content": reply})
+
+
+def encodable(text: str, stream: Any) -> str:
+    """Give what a stream can print of a text: a terminal needn't be UTF-8, and there are surrogates."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def publish(publisher: Any, data: dict[str, Any], **more: Any) -> None:
+    """Publish data, in a terminal as far as that can print it."""
+    try:
+        publisher.publish(data=data, **more)
+    except UnicodeEncodeError:
+        text = encodable(str(data.get("text/plain", "")), sys.stdout)
+        publisher.publish(data={**data, "text/plain": text}, **more)
 
 
 _SHOW: Final = {

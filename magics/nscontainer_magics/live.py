@@ -19,6 +19,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 
 from nscontainer import live
 from nscontainer.errors import NsContainerError
+from nscontainer_magics.display import encodable
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -102,7 +103,9 @@ class Live:
 
     def end(self, result: RunResult | None) -> None:
         """Show the run as it was in the end, if it was shown at all; None where nobody knows."""
-        if self._follower is not None:
+        if self._follower is not None and self._follower.close.alive:
+            with contextlib.suppress(OSError):
+                self.progress.add(self._follower.new())
             self._follower.close()
         if self._shown:
             self._view.end(result)
@@ -114,15 +117,20 @@ class NotebookView:
     def __init__(self, shell: InteractiveShell) -> None:
         self._publisher = shell.display_pub  # --capture puts another there
         self._id: str | None = None
+        self._newest: live.Progress | None = None
         self._quiet_until = 0.0
 
     def show(self, now: live.Progress, state: str) -> None:
         """Show how it is getting on."""
+        self._newest = now
         if time.monotonic() >= self._quiet_until:
             self._publish({"text/html": live.html(now, state), "text/plain": live.text(now)})
 
     def end(self, result: RunResult | None) -> None:
         """Put a picture of the whole run in its place."""
+        # There may be none: matplotlib is missing, or it is drawn when ■ is pressed.
+        if self._id is not None and self._newest is not None:
+            self.show(self._newest, "ended after")
         if result is None:
             return
         from nscontainer import plot
@@ -130,7 +138,7 @@ class NotebookView:
 
         try:
             picture = base64.b64encode(plot.strip(result)).decode()
-        except Exception:  # noqa: BLE001  # what was drawn last stays: a cell fails for no picture
+        except Exception:  # noqa: BLE001  # what was shown last stays: a cell fails for no picture
             return
         self._publish({"image/png": picture, "text/plain": " · ".join(headline.parts(result))})
 
@@ -169,7 +177,7 @@ class TerminalView:
         if not self._at_line_start():
             return
         line = f"[{state} {live.text(now)}]"[: shutil.get_terminal_size().columns - 1]
-        self._stream.write(f"\r\x1b[K{line}")
+        self._stream.write(f"\r\x1b[K{encodable(line, self._stream)}")
         self._stream.flush()
         self._drawn = True
 

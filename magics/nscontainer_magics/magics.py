@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.magic import cell_magic, line_magic, magics_class
-from IPython.display import display
 
 from nscontainer.errors import NsContainerError, SpecError
 from nscontainer_magics import cell_line, commands, comms, session_commands, variables
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.defaults import Settings
+from nscontainer_magics.display import publish
 from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
-from nscontainer_magics.live import Live, shows_html
+from nscontainer_magics.live import Live, NotebookView, shows_html, view_for
 from nscontainer_magics.running import CellRun
 
 if TYPE_CHECKING:
@@ -71,12 +70,14 @@ class ContainerMagics(Settings):
                 return
             run = CellRun(self, asked, cell, held)
             result, refusal = run.run()
+        self._keep(result, asked)
         self._finish(run, result, refusal, asked)
 
     def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
         """Let the cell run in the background, with its dashboard where one can be shown."""
         in_notebook = shows_html(self._ip)
-        board = Dashboard(self._ip) if in_notebook and not asked.quiet else None
+        moves = isinstance(view_for(self._ip), NotebookView)  # not in a %%capture
+        board = Dashboard(self._ip) if moves and not asked.quiet else None
         live = None if board is None else Live(board, held, after_s=0.0, always=True)
         run = CellRun(self, asked, cell, held, background=True, live=live)
         # Its failure fails no cell, and its variable has it from the beginning.
@@ -87,11 +88,11 @@ class ContainerMagics(Settings):
             if board is not None:
                 board.finish(ended)
             if ended.result is None:
-                print(f"{ended.name}: {ended.status}", file=sys.stderr)
+                print(f"{ended.name}: {ended.status}", file=run.stderr)
             else:
                 self._finish(run, ended.result, ended.refusal, waived)
 
-        begun = BackgroundRun(run, finished)
+        begun = BackgroundRun(run, lambda result: self._keep(result, waived), finished)
         begun.begin()
         if asked.output:
             self._ip.user_ns[asked.output] = begun
@@ -100,21 +101,22 @@ class ContainerMagics(Settings):
         else:
             board.begin(begun, begun.container.spec.limits.cpus)
 
-    def _finish(
-        self, run: CellRun, result: RunResult, refusal: TransferError | None, asked: CellLine
-    ) -> None:
-        """Keep what a run gave, show its card, and fail where it failed."""
+    def _keep(self, result: RunResult, asked: CellLine) -> None:
+        """Keep what a run gave."""
         # Values belong to the variables: what a variable lets go of mustn't be kept here.
         self.last = dataclasses.replace(result, values={}) if result.values else result
         if asked.output:
             self._ip.user_ns[asked.output] = result
         self._ip.user_ns.update(result.values)
+
+    def _finish(
+        self, run: CellRun, result: RunResult, refusal: TransferError | None, asked: CellLine
+    ) -> None:
+        """Show a run's card, and fail where it failed."""
         run.end(result)
         if not asked.quiet:
-            self._show(result)
-        held = run.session
-        over = None if held is None or held.over is None else held.name
-        self._judge(result, refusal, asked, over)
+            self._show(run, result)
+        self._judge(run, result, refusal, asked)
 
     @line_magic("container")  # type: ignore[arg-type]
     @_documented(commands.help_text())
@@ -137,27 +139,22 @@ class ContainerMagics(Settings):
             raise SpecError(message, hint="begin a cell with %%container")
         return self.last
 
-    def _show(self, result: RunResult) -> None:
+    def _show(self, run: CellRun, result: RunResult) -> None:
         """Show the card, as ``display(result)`` would: without asking each of a dozen formatters."""
         shown = {"text/plain": str(result)}
         if shows_html(self._ip):
             shown["text/html"] = result._repr_html_()
-        display(shown, raw=True)
+        publish(run.publisher, shown, metadata={})
 
     def _judge(
-        self,
-        result: RunResult,
-        refusal: TransferError | None,
-        asked: CellLine,
-        over: str | None,
+        self, run: CellRun, result: RunResult, refusal: TransferError | None, asked: CellLine
     ) -> None:
-        """Fail as the container did, or since a value of it couldn't be had.
-
-        ``over`` is the session that has ended with it.
-        """
+        """Fail as the container did, or since a value of it couldn't be had."""
         error: Any
+        held = run.session
+        over = None if held is None or held.over is None else held.name
         if result.ok and over is not None:
-            print(f"session {over!r} has ended", file=sys.stderr)
+            print(f"session {over!r} has ended", file=run.stderr)
         if result.ok and refusal is None:
             return
         if refusal is not None:
@@ -170,7 +167,7 @@ class ContainerMagics(Settings):
         if asked.raise_error:
             raise error from None
         for line in error._render_traceback_():
-            print(line, file=sys.stderr)
+            print(line, file=run.stderr)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +41,11 @@ class CellRun:
     live
         The view of one that runs in the background; others have the usual one, but for ``--quiet``.
 
+    Attributes
+    ----------
+    publisher, stderr
+        Where its card, and lines about it, are shown.
+
     Raises
     ------
     SpecError
@@ -61,6 +67,9 @@ class CellRun:
         assert settings.shell is not None
         self._shell = settings.shell
         self._settings = settings
+        # What they are now: a run in the background mustn't write into another cell's %%capture.
+        self.publisher = settings.shell.display_pub
+        self.stderr = sys.stderr
         self._background = background
         self._view = None
         if not background and settings.live and not asked.quiet:

@@ -21,7 +21,7 @@ from nscontainer import errors, spec
 from nscontainer.engine import making, pump, state, wire
 from nscontainer.engine.attached import Attached
 from nscontainer.engine.following import Follower
-from nscontainer.errors import EngineError, NotFoundError, StateError
+from nscontainer.errors import EngineError, NotFoundError, SpecError, StateError
 from nscontainer.linux import procfs
 from nscontainer.schema import NA, NAMES
 from nscontainer.spec import ContainerSpec
@@ -332,6 +332,9 @@ class Container:
             The limits as read back from the cgroup afterwards.
         """
         spec.limits(**limit_options)  # a clear error here, before anything is asked
+        if all(value is None for value in limit_options.values()):
+            message = "update was given no limit to change"
+            raise SpecError(message, hint='as update(cpu="50%")')
         reply = self._call("update", limits=_plain(limit_options))
         return dict(reply["read_back"])
 

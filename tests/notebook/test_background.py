@@ -91,6 +91,7 @@ def test_the_slider_changes_the_limit_while_it_runs(kernel: Kernel):
     (container,) = Container.list()
     kernel.tell(slider, {"value": 70})
     assert eventually(lambda: container.stats()["cpu.quota"] == 700_000, 10)
+    assert "update was given no limit to change" in kernel.run("r.update()").errors()[0]
     run(kernel, "r.update(cpu='40%')")
     kernel.listen(lambda: 40 in changes(kernel, slider, "value"))
     assert container.stats()["cpu.quota"] == 400_000
@@ -159,6 +160,76 @@ def test_values_and_questions(kernel: Kernel):
     run(kernel, "x = None\nr.wait(20);")
     assert eventually(lambda: run(kernel, "print(globals().get('y'))") == "21\n", 10)
     assert run(kernel, "print(r.stdout)") == "nobody can be asked in the background\n\n"
+
+
+def test_who_waited_has_the_values(kernel: Kernel):
+    """They are there when wait() comes back, however the threads take turns."""
+    run(kernel, "import sys\nsys.setswitchinterval(1e-6)")
+    code = "%%container --bg -q -o r --out y={0}\n1"
+    for turn in range(20):
+        run(kernel, code.format(turn))
+        assert run(kernel, "r.wait()\nprint(y)") == f"{turn}\n"
+    run(kernel, "sys.setswitchinterval(0.005)")
+
+
+def test_another_cell_that_is_captured(kernel: Kernel):
+    """What a run in the background says is its own cell's, also while another's output is captured."""
+    cell = kernel.run(
+        "%%container --bg -o r\nimport time\nfrom IPython.display import HTML\n"
+        "time.sleep(1)\ndisplay(HTML('<b>mine</b>'))\nprint('mine')\n1 / 0"
+    )
+    run(
+        kernel,
+        "%%capture other\nr.wait()\nfor _ in iter(lambda: r._thread.is_alive(), False): pass",
+    )
+    assert run(kernel, "print([other.stdout, other.stderr, other.outputs])") == "['', '', []]\n"
+    kernel.listen(lambda: "ContainerFailed: exit code 1" in cell.text("stderr"))
+    assert cell.text() == "mine\n"
+    assert "<b>mine</b>" in cell.shown("text/html")
+    assert "exit code 1" in cell.shown()[-1]
+
+
+def test_captured_itself(kernel: Kernel):
+    """A %%capture above has what it says, and no picture after picture of it."""
+    run(
+        kernel,
+        "%%capture mine\n%%container --bg -o r\nimport time\n"
+        "for i in range(3):\n    print(i, flush=True)\n    time.sleep(0.5)",
+    )
+    run(kernel, "r.wait()\nr._thread.join()")
+    said = run(kernel, "print(mine.stdout, len(mine.outputs))")
+    assert said.endswith("runs in the background\n0\n1\n2\n 1\n"), said  # its card
+
+
+def test_nothing_of_a_run_is_kept_that_nobody_has(kernel: Kernel):
+    """What was taken along goes at its end, its result with the last variable that has it."""
+    run(
+        kernel,
+        "import gc, weakref, numpy\nx = numpy.ones(1000)\ntaken = weakref.ref(x)\n"
+        "def lives():\n    gc.collect()\n    return [one() is not None for one in (taken, had)]",
+    )
+    run(kernel, "%%container --bg -o r -i x\nimport time; time.sleep(0.5)")
+    run(kernel, "r.wait()\nr._thread.join()\nhad = weakref.ref(r)\ndel x")
+    assert run(kernel, "print(lives())") == "[False, True]\n"
+    run(kernel, "del r")
+    assert run(kernel, "print(lives())") == "[False, False]\n"
+
+
+def test_it_looks_like_its_result(kernel: Kernel):
+    """Tab finds what the result has, and copies and pickles are of the result; not while it runs."""
+    run(kernel, "import copy, pickle")
+    run(kernel, "%%container --bg -o r\n" + SPIN)
+    assert kernel.complete("r.usa") == []
+    for code in ("copy.copy(r)", "copy.deepcopy(r)", "pickle.dumps(r)"):
+        assert "wait() gives its result" in kernel.run(code).errors()[0]
+    (told,) = kernel.run("%%container -i r\nr").errors()
+    assert "is running" in told
+    end(kernel)
+    assert kernel.complete("r.usa") == ["usage"]
+    said = run(
+        kernel, "print(copy.deepcopy(r) == r.result, pickle.loads(pickle.dumps(r)).exit_code)"
+    )
+    assert said == "True 137\n"
 
 
 def test_bad_input_is_told_at_once(kernel: Kernel):

@@ -118,6 +118,24 @@ def test_shown_output(kernel: Kernel) -> None:
     assert len(run(kernel, "%%container -q\n" + code)) == 500_000
 
 
+def test_defaults_that_contradict_each_other(kernel: Kernel) -> None:
+    """%config sets one after the other: they can be looked at all the same, and the cell says whose fault it is."""
+    run(kernel, '%config ContainerMagics.cpu = "50%"\n%config ContainerMagics.cpu_quota = 30000')
+    (told,) = kernel.run("%%container\n1").errors()
+    assert told.startswith("SpecError: the defaults contradict each other: cpu and cpu-quota")
+    assert kernel.run("%container defaults").ok
+    assert run(kernel, "%%container -q --cpu 20%\nprint(1)") == "1\n"
+
+
+def test_a_list_is_no_text(kernel: Kernel) -> None:
+    """It would be something else than it says."""
+    cell = kernel.run('%config ContainerMagics.env = ["A=1", "B=2"]')
+    assert (
+        "ContainerMagics.env: ['A=1', 'B=2'] is not a text (write one, as 'A=1 B=2')"
+        in cell.text("stderr")
+    )
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_a_configuration_file(engine: Path, tmp_path: Path, good: bool) -> None:  # noqa: FBT001
     """``c.ContainerMagics.cpu`` in ipython_config.py; a wrong one there is one line of %load_ext."""

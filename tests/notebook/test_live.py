@@ -130,6 +130,29 @@ def test_a_memory_limit_that_is_changed_meanwhile(kernel: Kernel):
     assert "of 512 MiB" in said[-2]
 
 
+def test_where_no_picture_can_be_drawn(kernel: Kernel):
+    """It says that the run is over all the same: without matplotlib, or where ■ breaks off the drawing."""
+    kernel.run(
+        "from nscontainer import plot\nstrip = plot.strip\n"
+        "def refuse(_): raise ImportError\nplot.strip = refuse"
+    )
+    cell = kernel.run("%%container\nimport time; time.sleep(2.5)")
+    assert cell.ok
+    assert "<strong>ended after 2.5 s" in views(cell)[-1][2]["data"]["text/html"]
+    kernel.run("def draw(_):\n    print('drawing', flush=True)\n    import time; time.sleep(60)")
+    kernel.run("plot.strip = draw")
+
+    def interrupt(kind: str, content: Any) -> None:
+        if kind == "stream" and content["text"] == "drawing\n":
+            kernel.interrupt()
+
+    cell = kernel.run("%%container -o r --out y=7\nimport time; time.sleep(2.5)", during=interrupt)
+    kernel.run("plot.strip = strip")
+    assert cell.errors()[-1].splitlines()[-1].startswith("KeyboardInterrupt")
+    assert "<strong>ended after 2.5 s" in views(cell)[-1][2]["data"]["text/html"]
+    assert kernel.run("print(r.exit_code, y)").text() == "0 7\n"
+
+
 def test_a_terminal_has_a_line(tmp_path: Path):
     """It is drawn over and over, keeps out of the way of what is printed, and is gone at the end."""
     script = tmp_path / "long.ipy"
@@ -149,10 +172,55 @@ def test_a_terminal_has_a_line(tmp_path: Path):
     assert " % of a CPU for 4" in shown
 
 
-def in_terminal(command: list[str], directory: Path) -> str:
-    """Run a command on a pseudo-terminal; give all it wrote."""
+def test_a_terminals_line_makes_way(tmp_path: Path):
+    """It is rubbed out before a value is shown, somebody is asked, or a traceback."""
+    for last in ("'the value'", "input('the value')", "1 / 0"):
+        script = tmp_path / "long.ipy"
+        body = SPIN.format(2.5) + last
+        script.write_text(
+            "%load_ext nscontainer\nget_ipython().run_cell_magic('container', '--no-raise-error', "
+            + repr(body)
+            + ")\n"
+        )
+        said = in_terminal([sys.executable, "-m", "IPython", str(script)], tmp_path)
+        *_, before = said.partition("---" if "/" in last else "the value")[0].split("[runs ")
+        assert "]\r\x1b[K" in before, before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf_8(tmp_path: Path, encoding: str):
+    """What it can't print it gets as escapes: the cell and the next ones run."""
+    script = tmp_path / "long.ipy"
+    body = SPIN.format(2.5) + "print('\\u65e5')\ndisplay('\\u672c')\nraise SystemError('\\u8a9e')"
+    script.write_text(
+        "%load_ext nscontainer\n"
+        "get_ipython().run_cell_magic('container', '--cpu 50% --no-raise-error -o r', "
+        + ascii(body)
+        + ")\nprint('went on', r.exit_code)\n"
+    )
+    command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", str(script)]
+    said = in_terminal(command, tmp_path, PYTHONIOENCODING=encoding)
+    for text in (
+        "\\u65e5\r\n",
+        "'\\u672c'",
+        "SystemError: \\u8a9e",
+        "% of a CPU for 2",
+        "went on 1",
+    ):
+        assert text in said, said
+
+
+def in_terminal(command: list[str], directory: Path, **more: str) -> str:
+    """Run a command on a pseudo-terminal, where a line has been typed; give all it wrote."""
     master, slave = pty.openpty()
-    environ = {**os.environ, "IPYTHONDIR": str(directory), "TERM": "xterm", "COLUMNS": "120"}
+    os.write(master, b"typed\n")
+    environ = {
+        **os.environ,
+        "IPYTHONDIR": str(directory),
+        "TERM": "xterm",
+        "COLUMNS": "120",
+        **more,
+    }
     with subprocess.Popen(
         command, stdin=slave, stdout=slave, stderr=slave, env=environ, cwd=directory
     ) as process:
@@ -165,4 +233,4 @@ def in_terminal(command: list[str], directory: Path) -> str:
             pass
         assert process.wait(60) == 0
     os.close(master)
-    return b"".join(parts).decode()
+    return b"".join(parts).decode(errors="replace")
