@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import statistics
 from collections.abc import Callable
@@ -56,13 +57,4 @@ def _throughput(rounds: stats.Rounds) -> Row:
     mine, peer = rounds.values["ours"], rounds.values["subprocess"]
     row = versus("100 MB printed", mine, "subprocess", peer, None)
     rates = [f"{FLOOD_BYTES / statistics.median(ns) * 1e3:.0f} MB/s" for ns in (mine, peer)]
-    note = f"{rates[0]} against {rates[1]}"
-    return Row(
-        what=row.what,
-        ours=row.ours,
-        peer=row.peer,
-        value=row.value,
-        low=row.low,
-        high=row.high,
-        note=note,
-    )
+    return dataclasses.replace(row, note=f"{rates[0]} against {rates[1]}")

@@ -84,8 +84,7 @@ class Bounded:
         if not self._dropped:
             return bytes(self._tail)
         begin = _cut_after(self._tail)
-        dropped = units.format_size(self._dropped + begin)
-        line = f"[nscontainer: {dropped} of output dropped here]\n".encode()
+        line = dropped(f"{units.format_size(self._dropped + begin)} of output").encode()
         return (b"" if self._at_line_start else b"\n") + line + bytes(self._tail[begin:])
 
 
@@ -109,6 +108,11 @@ class Kept:
     def value(self) -> bytes:
         """Give what there is of it. Nothing can be added afterwards."""
         return b"".join((self._head, self._bounded.rest()))
+
+
+def dropped(what: str) -> str:
+    """Give the line that stands where something is missing."""
+    return f"[nscontainer: {what} dropped here]\n"
 
 
 def encode(text: str) -> bytes:

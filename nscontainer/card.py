@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from nscontainer import units
 from nscontainer.measure import headline, rates, records
 from nscontainer.measure.text import percent, text_of
+from nscontainer.palette import VERMILLION
 
 if TYPE_CHECKING:
     from nscontainer.measure.limits import LimitRow
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 ICONS: Final = {"error": "✖", "warning": "⚠", "info": "ℹ"}  # noqa: RUF001  # they are meant
 COLUMNS: Final = 100
 LINES: Final = 6
-_QUOTA_COLOUR: Final = "#D55E00"  # seen on white and on black, and by colour-blind people
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 220, 48
 
@@ -159,7 +159,7 @@ def _limits_table(run: RunResult) -> str:
     for label, asked, read_back, differs, had in listed:
         read = _escaped(read_back or "–")
         if differs:
-            read = f'<strong style="color:{_QUOTA_COLOUR}">{ICONS["warning"]} {read}</strong>'
+            read = f'<strong style="color:{VERMILLION}">{ICONS["warning"]} {read}</strong>'
         row_cells = [_escaped(label), _escaped(asked or "–"), read, _escaped(had or "–")]
         lines.append(
             '<tr style="background:transparent">'
@@ -220,11 +220,11 @@ def _sparkline(run: RunResult) -> str:
     )
     quotas = "".join(
         f'<line x1="{x(begin * 1e9)}" x2="{x(stop * 1e9)}" y1="{y(quota)}" y2="{y(quota)}" '
-        f'stroke="{_QUOTA_COLOUR}" stroke-width="1.5" stroke-dasharray="5 3"/>'
+        f'stroke="{VERMILLION}" stroke-width="1.5" stroke-dasharray="5 3"/>'
         for begin, stop, quota in steps[:200]
     )
     what = f"CPU use up to {percent(max(use))} over {units.format_seconds(run.wall_s)}"
-    limit = f'; <span style="color:{_QUOTA_COLOUR}">- - quota</span>' if steps else ""
+    limit = f'; <span style="color:{VERMILLION}">- - quota</span>' if steps else ""
     return (
         '<div style="line-height:1.2">'
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '

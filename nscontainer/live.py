@@ -7,12 +7,15 @@ is as a card's: no script, no style sheet, every string escaped.
 from __future__ import annotations
 
 import html as html_
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nscontainer import units
 from nscontainer.measure.text import percent, plural, size
+from nscontainer.palette import BLUE, OFF_SCALE, ORANGE, VERMILLION
 from nscontainer.schema import INDEX, NA, ROW_FIELDS, ROW_PREFIX
+from nscontainer.spec import PERIOD_US
 
 if TYPE_CHECKING:
     import array
@@ -21,15 +24,10 @@ _CPU, _THROTTLED, _QUOTA, _MEMORY, _PIDS = (
     INDEX[name] + ROW_PREFIX
     for name in ("cpuacct.usage", "cpu.throttled_time", "cpu.quota", "memory.usage", "pids.current")
 )
-_PERIOD_NS: Final = 100_000_000
 _STEP_NS: Final = 200_000_000
 _MOST_STEPS: Final = 240
 _NOW_NS: Final = 1_000_000_000
 """Over how long "now" is: several quota periods, or a throttled run would seem to jump."""
-_OFF_SCALE: Final = 10
-"""A memory limit this many times what is used is named, not drawn."""
-
-_BLUE, _VERMILLION, _ORANGE = "#0072B2", "#D55E00", "#E69F00"  # as the plot's
 _WIDTH, _HEIGHT = 330, 84
 
 
@@ -56,7 +54,7 @@ class Progress:
     """
 
     def __init__(self, *, period_us: int | None = None, memory_limit: int | None = None) -> None:
-        period_ns = _PERIOD_NS if period_us is None else period_us * 1000
+        period_ns = (period_us or PERIOD_US) * 1000
         self._step_ns = period_ns * -(-_STEP_NS // period_ns)
         self.memory_limit = memory_limit
         self.elapsed_s = 0.0
@@ -130,7 +128,7 @@ class Progress:
     def steps(self, name: str) -> list[tuple[float, float, float | None]]:
         """Give a counter's growth in CPUs over each step: from and to in s, and the figure."""
         found = []
-        for before, after in zip(self._marks, self._marks[1:], strict=False):
+        for before, after in itertools.pairwise(self._marks):
             begin, end = getattr(before, name), getattr(after, name)
             rate = None if None in (begin, end) else (end - begin) / (after.at_ns - before.at_ns)
             found.append((before.at_ns / 1e9, after.at_ns / 1e9, rate))
@@ -140,7 +138,7 @@ class Progress:
         """Give a gauge of each step likewise."""
         return [
             (before.at_ns / 1e9, after.at_ns / 1e9, getattr(after, name))
-            for before, after in zip(self._marks, self._marks[1:], strict=False)
+            for before, after in itertools.pairwise(self._marks)
         ]
 
 
@@ -220,13 +218,13 @@ def _cpu_panel(now: Progress) -> str:
     # Throttling has its own scale, the whole panel: 100 % of the time.
     scaled = [(a, b, None if v is None else min(1.0, v) * top) for a, b, v in stood]
     curves = [
-        _area(scaled, now, top, _ORANGE),
-        _stair(used, now, top, _BLUE, 'stroke-width="1.8"'),
-        _stair(quota, now, top, _VERMILLION, 'stroke-width="1.5" stroke-dasharray="5 3"'),
+        _area(scaled, now, top, ORANGE),
+        _stair(used, now, top, BLUE, 'stroke-width="1.8"'),
+        _stair(quota, now, top, VERMILLION, 'stroke-width="1.5" stroke-dasharray="5 3"'),
     ]
-    named = [("CPU", _BLUE)]
+    named = [("CPU", BLUE)]
     if stood:
-        named += [("quota", _VERMILLION), ("throttled (share of the time)", _ORANGE)]
+        named += [("quota", VERMILLION), ("throttled (share of the time)", ORANGE)]
     return _panel(curves, percent(top / 1.1), now, named)
 
 
@@ -236,15 +234,15 @@ def _memory_panel(now: Progress) -> str:
     if not most:
         return ""
     limit = now.memory_limit
-    drawn = limit is not None and limit <= _OFF_SCALE * most
+    drawn = limit is not None and limit <= OFF_SCALE * most
     top = max(most, float(limit or 0) if drawn else 0.0) * 1.1
-    curves = [_stair(used, now, top, _BLUE, 'stroke-width="1.8"')]
-    named = [("memory", _BLUE)]
+    curves = [_stair(used, now, top, BLUE, 'stroke-width="1.8"')]
+    named = [("memory", BLUE)]
     if drawn:
         line: list[tuple[float, float, float | None]] = [(0.0, now.elapsed_s, limit)]
         dashes = 'stroke-width="1.5" stroke-dasharray="5 3"'
-        curves.append(_stair(line, now, top, _VERMILLION, dashes))
-        named.append(("limit", _VERMILLION))
+        curves.append(_stair(line, now, top, VERMILLION, dashes))
+        named.append(("limit", VERMILLION))
     return _panel(curves, units.format_size(top / 1.1), now, named)
 
 

@@ -43,6 +43,11 @@ class Option:
         """Whether an argument follows the flag."""
         return self.action != "store_true"
 
+    @property
+    def flag(self) -> str:
+        """The flag to name it by: the first long one."""
+        return next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
+
 
 def _option(
     group: Group, flags: str, dest: str, metavar: str | None, text: str, **more: Any

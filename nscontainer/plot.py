@@ -22,13 +22,11 @@ from nscontainer.errors import SpecError
 from nscontainer.measure import headline, rates
 from nscontainer.measure.rates import Stretch
 from nscontainer.measure.text import size
+from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE, VERMILLION
 
 if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
 
-BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-OFF_SCALE: Final = 10
-"""A memory limit this many times the peak is named, not drawn: the curve would lie on the floor."""
 _RATIOS: Final = {"cpu": 3.0, "throttling": 1.3, "memory": 2.0}
 _SMALL: Final = "small"
 _LEGEND: Final[dict[str, Any]] = {

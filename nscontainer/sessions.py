@@ -182,10 +182,7 @@ class Session:
             return
         record = self._attached.deliver(queue)
         if record is not None:
-            from nscontainer.measure.result import RunResult
-
-            ended = RunResult.from_record(record, self.container.samples())
-            self._note_end(ended.describe_exit())
+            self._note_record(record)
 
     @property
     def attached(self) -> bool:
@@ -264,6 +261,16 @@ class Session:
             self._note_end(result.describe_exit())
         return result
 
+    @property
+    def lives(self) -> bool:
+        """Whether it hasn't ended, as far as can be seen."""
+        return self.over is None and self.container.status not in ("exited", "removed")
+
+    def _note_record(self, record: dict[str, Any]) -> None:
+        from nscontainer.measure.result import RunResult
+
+        self._note_end(RunResult.from_record(record, self.container.samples()).describe_exit())
+
     def _note_end(self, how: str) -> None:
         self.over = _ends[self.name] = how
         with contextlib.suppress(NsContainerError, TimeoutError):
@@ -307,14 +314,11 @@ def _at_hand(name: str) -> Session | None:
 
 def _note_ends() -> None:
     """Find out of this process's sessions that have ended between cells, how."""
-    from nscontainer.measure.result import RunResult
-
     for one in list(_known.values()):
         container = one.container
         if one.over is None and not container.detached and container.status == "removed":
             with contextlib.suppress(NsContainerError, TimeoutError, ValueError):
-                record = container.wait(1.0)
-                one._note_end(RunResult.from_record(record, container.samples()).describe_exit())  # noqa: SLF001
+                one._note_record(container.wait(1.0))  # noqa: SLF001
 
 
 def _kept(name: str, how: str) -> StateError:

@@ -184,7 +184,7 @@ def _refuse_options(given: argparse.Namespace) -> None:
     for option in options.OPTIONS:
         if vars(given).get(option.dest) in (None, False, []) or option.dest == "quiet":
             continue
-        flag = next((f for f in option.flags if f.startswith("--")), option.flags[0])
+        flag = option.flag
         message = f"{flag} is the whole session's, not a cell's"
         lasting = option.group != "limits" or option.dest in ("timeout", "cpu_time", "ulimits")
         verb = "create" if lasting else "update"

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _TARGET: Final = "jupyter.widget"
 _ENDED: Final = "nscontainer.ended"
-_OVER: Final = ("exited", "removed")
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST: Final = 20_000
 """Comms that a container may have open: a progress bar needs ten."""
@@ -235,7 +234,7 @@ class Comms:
     def look(self) -> Session | None:
         """Give the session where it is there to listen; else make the comms inert."""
         session = None if self._session is None else self._session()
-        if session is None or not session.attached or session.container.status in _OVER:
+        if session is None or not session.attached or not session.lives:
             self.end()
             return None
         return session

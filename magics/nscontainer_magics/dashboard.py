@@ -18,15 +18,14 @@ from IPython.display import display
 
 from nscontainer import live, units
 from nscontainer.errors import NsContainerError, one_line
-from nscontainer_magics.live import NotebookView
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from nscontainer.measure.result import RunResult
     from nscontainer_magics.background import BackgroundRun
+    from nscontainer_magics.live import NotebookView
 
 _LEAST_PERCENT: Final = 1
+_MOST_PERCENT: Final = 100 * (os.cpu_count() or 1)
 _OURS_S: Final = 1.0
 """How long after a move what was read before it may still come in."""
 
@@ -36,12 +35,12 @@ class Dashboard:
 
     Parameters
     ----------
-    shell
-        The notebook's.
+    plot
+        Where its plot is shown.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
-        self._plot = NotebookView(shell)
+    def __init__(self, plot: NotebookView) -> None:
+        self._plot = plot
         self._controls: _Controls | None = None
         self._begun = threading.Event()
 
@@ -91,6 +90,13 @@ def _anywhere(publish: Callable[[], None]) -> None:
     contextvars.Context().run(publish)
 
 
+def _percent(quota: float | None) -> int:
+    """Give where the slider stands for a quota; at its end where there is none."""
+    if quota is None:
+        return _MOST_PERCENT
+    return max(_LEAST_PERCENT, min(_MOST_PERCENT, round(quota * 100)))
+
+
 class _Controls:
     """Two buttons, a slider and a line. Handlers and :meth:`follow` may come in different threads."""
 
@@ -99,9 +105,6 @@ class _Controls:
         self._lock = threading.RLock()
         self._moved_at = self._pressed_at = 0.0
         self._following = False
-        most = 100 * (os.cpu_count() or 1)
-        now = most if quota is None else max(_LEAST_PERCENT, min(most, round(quota * 100)))
-        tall = {"height": "28px"}
         self.stop = widgets.Button(
             description="Stop", icon="stop", tooltip="Interrupt the cell; again: kill it",
             layout=widgets.Layout(width="90px"),
@@ -111,11 +114,11 @@ class _Controls:
             layout=widgets.Layout(width="90px"),
         )  # fmt: skip
         self.quota = widgets.IntSlider(
-            value=now, min=_LEAST_PERCENT, max=most, description="CPU quota", readout_format="d",
-            continuous_update=False, layout=widgets.Layout(width="380px"),
+            value=_percent(quota), min=_LEAST_PERCENT, max=_MOST_PERCENT, description="CPU quota",
+            readout_format="d", continuous_update=False, layout=widgets.Layout(width="380px"),
         )  # fmt: skip
         self.unit = widgets.Label("% of a CPU" if quota is not None else "% (no limit yet)")
-        self.line = widgets.Label(f"{run.name} runs", layout=widgets.Layout(**tall))
+        self.line = widgets.Label(f"{run.name} runs", layout=widgets.Layout(height="28px"))
         self.stop.on_click(self._stop)
         self.pause.on_click(self._pause)
         self.quota.observe(self._change, names="value")
@@ -168,7 +171,7 @@ class _Controls:
         with self._lock:
             if quota is None or time.monotonic() - self._moved_at < _OURS_S:
                 return
-            percent = max(_LEAST_PERCENT, min(self.quota.max, round(quota * 100)))
+            percent = _percent(quota)
             if percent != self.quota.value:
                 self._following = True
                 self.quota.value = percent

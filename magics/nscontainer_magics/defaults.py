@@ -42,8 +42,7 @@ _NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
 
 def _name(option: Option) -> str:
     """Give an option's trait: its long name, with underscores."""
-    flag = next(flag for flag in option.flags if flag.startswith("--"))
-    return flag.removeprefix("--").replace("-", "_")
+    return option.flag.removeprefix("--").replace("-", "_")
 
 
 OPTIONS: Final[Mapping[str, Option]] = {
@@ -190,7 +189,7 @@ def _line_parser() -> options.Parser:
 
 def _check(option: Option, text: str) -> None:
     """Refuse what a line would refuse."""
-    flag = next(flag for flag in option.flags if flag.startswith("--"))
+    flag = option.flag
     try:
         words = shlex.split(text) if option.action == "append" else [text]
     except ValueError as error:

@@ -153,7 +153,7 @@ class Display:
             if rest:
                 self._write(name, bounded.decode(rest))
         if self._left_out:
-            self._write("stderr", f"[nscontainer: {self._left_out} displays dropped here]\n")
+            self._write("stderr", bounded.dropped(f"{self._left_out} displays"))
         self._show_from_now()
         self.flush()
         if self._comms is not None:

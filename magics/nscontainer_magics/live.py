@@ -56,25 +56,18 @@ class Live:
     session
         The session that the cell runs in; None where its container is its own.
     after_s
-        From when on it is shown.
-    always
-        Let the view end also where it never was shown: it is there from the beginning.
+        From when on it is shown. A view of 0 is there from the beginning, and ends in any case.
     """
 
     def __init__(
-        self,
-        view: View,
-        session: Session | None = None,
-        *,
-        after_s: float = AFTER_S,
-        always: bool = False,
+        self, view: View, session: Session | None = None, *, after_s: float = AFTER_S
     ) -> None:
         self._view = view
         self._session = session
         self._after_s = after_s
         self._follower: Follower | None = None
         self._limit_at = 0.0
-        self._shown = always
+        self._shown = after_s <= 0
         self.progress = live.Progress()
 
     def tick(self, container: Container) -> None:

@@ -75,13 +75,12 @@ class ContainerMagics(Settings):
 
     def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
         """Let the cell run in the background, with its dashboard where one can be shown."""
-        in_notebook = shows_html(self._ip)
-        moves = isinstance(view_for(self._ip), NotebookView)  # not in a %%capture
-        board = Dashboard(self._ip) if moves and not asked.quiet else None
-        live = None if board is None else Live(board, held, after_s=0.0, always=True)
+        view = None if asked.quiet else view_for(self._ip)
+        board = Dashboard(view) if isinstance(view, NotebookView) else None
+        live = None if board is None else Live(board, held, after_s=0.0)
         run = CellRun(self, asked, cell, held, background=True, live=live)
         # Its failure fails no cell, and its variable has it from the beginning.
-        quiet = asked.quiet or not in_notebook
+        quiet = asked.quiet or not shows_html(self._ip)
         waived = dataclasses.replace(asked, raise_error=False, output=None, quiet=quiet)
 
         def finished(ended: BackgroundRun) -> None:

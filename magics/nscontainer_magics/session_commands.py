@@ -51,5 +51,5 @@ def find(name: str) -> Session:
 
 def _forget_ended() -> None:
     for container_id, one in list(_held.items()):
-        if one.over is not None or one.container.status in ("exited", "removed"):
+        if not one.lives:
             del _held[container_id]

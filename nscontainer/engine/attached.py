@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import socket
@@ -15,10 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nscontainer.engine import pump, wire
-from nscontainer.engine.following import Follower
+from nscontainer.engine.following import Follower, read_rows
 from nscontainer.engine.making import rebuild_error
 from nscontainer.errors import EngineError, StateError
-from nscontainer.schema import ROW_BYTES, ROW_FIELDS
 
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold
 _HANDLER_S: Final = 60.0  # how long a widget's handlers are waited for, also by the next cell
@@ -288,7 +286,7 @@ class Attached:
             message = f"session {self.name!r} ended before the cell began"
             raise EngineError(message)
         first, end = told["rows"]
-        samples = _rows(self._samples_fd, first, end, told["offset_ns"])
+        samples = read_rows(self._samples_fd, first, end, told["offset_ns"]).tobytes()
         if relay.record is not None:
             self.close()
         return CellEnd(record, samples, over=relay.record is not None)
@@ -346,11 +344,3 @@ def _done(relay: pump.Relay, reply: dict[str, Any]) -> bool:
 def _exit_code(reply: dict[str, Any]) -> int:
     code = reply.get("exit_code")
     return code & 0xFF if isinstance(code, int) and not isinstance(code, bool) else 1
-
-
-def _rows(fd: int, first: int, end: int, offset_ns: int) -> bytes:
-    """Read sample rows, their time counted from the cell's beginning."""
-    rows = array.array("q", os.pread(fd, (end - first) * ROW_BYTES, first * ROW_BYTES))
-    for at in range(0, len(rows), ROW_FIELDS):
-        rows[at] -= offset_ns
-    return rows.tobytes()

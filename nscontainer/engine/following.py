@@ -29,17 +29,21 @@ class Follower:
         self._fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         self.close = weakref.finalize(self, os.close, self._fd)
         """Let go of the log."""
-        self._next = first_row * ROW_BYTES
+        self._next = first_row
         self._offset_ns = offset_ns
 
     def new(self) -> array.array[int]:
         """Give the whole rows that have come since the last call, their fields one after another."""
-        rows = array.array("q")
-        data = os.pread(self._fd, _MOST_ROWS * ROW_BYTES, self._next)
-        data = data[: len(data) // ROW_BYTES * ROW_BYTES]
-        self._next += len(data)
-        rows.frombytes(data)
-        if self._offset_ns:
-            for at in range(0, len(rows), ROW_FIELDS):
-                rows[at] -= self._offset_ns
+        rows = read_rows(self._fd, self._next, self._next + _MOST_ROWS, self._offset_ns)
+        self._next += len(rows) // ROW_FIELDS
         return rows
+
+
+def read_rows(fd: int, first: int, end: int, offset_ns: int) -> array.array[int]:
+    """Read those of some rows that are there, their times less ``offset_ns``."""
+    data = os.pread(fd, (end - first) * ROW_BYTES, first * ROW_BYTES)
+    rows = array.array("q", data[: len(data) // ROW_BYTES * ROW_BYTES])
+    if offset_ns:
+        for at in range(0, len(rows), ROW_FIELDS):
+            rows[at] -= offset_ns
+    return rows

@@ -76,7 +76,7 @@ class Outputs:
             elif isinstance(text, list):  # as a notebook file may have it
                 output["text"] = "".join(text)
         if self._left_out:
-            line = f"[nscontainer: {self._left_out} displays dropped here]\n"
+            line = bounded.dropped(f"{self._left_out} displays")
             self._outputs.append({"output_type": "stream", "name": "stderr", "text": line})
         return self._outputs
 
