@@ -120,17 +120,22 @@ class Kernel:
             with contextlib.suppress(queue.Empty):
                 self._take(0.2)
 
-    def tell(self, comm_id: str, state: dict[str, Any]) -> None:
+    def say(
+        self, comm_id: str, data: dict[str, Any], *buffers: bytes, kind: str = "comm_msg"
+    ) -> str:
+        """Say something on a comm, as a browser does; give the message's id."""
+        session = self.client.session
+        message = session.msg(kind, {"comm_id": comm_id, "data": data})
+        session.send(self.client.shell_channel.socket, message, buffers=list(buffers))
+        return str(message["header"]["msg_id"])
+
+    def tell(self, comm_id: str, state: dict[str, Any]) -> str:
         """Do what a browser does when a person moves a widget."""
-        data = {"method": "update", "state": state, "buffer_paths": []}
-        content = {"comm_id": comm_id, "data": data}
-        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+        return self.say(comm_id, {"method": "update", "state": state, "buffer_paths": []})
 
     def press(self, comm_id: str) -> None:
         """Press a widget's button."""
-        data = {"method": "custom", "content": {"event": "click"}}
-        content = {"comm_id": comm_id, "data": data}
-        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+        self.say(comm_id, {"method": "custom", "content": {"event": "click"}})
 
     def interrupt(self) -> None:
         """Do what the ■ button does."""
@@ -150,6 +155,20 @@ class Kernel:
         content = reply["content"]
         start, end = content["cursor_start"], content["cursor_end"]
         return [match for match in content["matches"] if match.startswith(code[start:end])]
+
+
+def run(kernel: Kernel, code: str) -> str:
+    """Run a cell that must go well; give its standard output."""
+    cell = kernel.run(code)
+    assert cell.ok, cell.errors()
+    return cell.text()
+
+
+def fail(kernel: Kernel, code: str) -> str:
+    """Run a cell that must fail; give its one line."""
+    cell = kernel.run(code)
+    assert not cell.ok, cell.messages
+    return cell.errors()[-1]
 
 
 @contextlib.contextmanager

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nscontainer import Container
-from tests.integration.inside import eventually, private_engine
-from tests.notebook import kernel as kernels
-from tests.notebook.kernel import Cell, Kernel
+from tests.integration.inside import eventually
+from tests.notebook.kernel import Cell, Kernel, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
 
 SPIN = "while True:\n    pass\n"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Path]:
-    """A state directory that the kernel and this process share, empty at the end."""
-    with private_engine() as top:
-        yield top
-
-
-@pytest.fixture(scope="module")
-def kernel(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all."""
-    with kernels.start(str(tmp_path_factory.mktemp("notebook"))) as started:
-        yield started
-
-
-def run(kernel: Kernel, code: str) -> str:
-    """Run a cell that must go well; give its standard output."""
-    cell = kernel.run(code)
-    assert cell.ok, cell.errors()
-    return cell.text()
 
 
 def widget(cell: Cell, model: str, **has: Any) -> str:

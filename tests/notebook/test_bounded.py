@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.inside import private_engine
 from tests.notebook import kernel as kernels
-from tests.notebook.kernel import Kernel
+from tests.notebook.kernel import Kernel, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
 
@@ -51,13 +51,6 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     ):
         started.run("%%container -q\nprint('warm')")
         yield started
-
-
-def run(kernel: Kernel, code: str) -> str:
-    """Run a cell that must go well; give its standard output."""
-    cell = kernel.run(code)
-    assert cell.ok, cell.errors()
-    return cell.text()
 
 
 def peak_bytes(pid: int) -> int:

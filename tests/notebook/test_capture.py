@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.inside import private_engine
-from tests.notebook import kernel as kernels
-from tests.notebook.kernel import Kernel
+from tests.notebook.kernel import Kernel, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
 
@@ -21,21 +17,6 @@ display(HTML("<b>shown</b>"))
 os.system("echo sub")
 "the value"
 """
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all tests."""
-    where = str(tmp_path_factory.mktemp("notebook"))
-    with private_engine() as top, kernels.start(where, NSCONTAINER_STATE_DIR=str(top)) as started:
-        yield started
-
-
-def run(kernel: Kernel, code: str) -> str:
-    """Run a cell that must go well; give its standard output."""
-    cell = kernel.run(code)
-    assert cell.ok, cell.errors()
-    return cell.text()
 
 
 def check_captured(kernel: Kernel, name: str) -> None:

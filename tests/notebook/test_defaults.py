@@ -7,42 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.inside import private_engine
 from tests.notebook import kernel as kernels
-from tests.notebook.kernel import Kernel
+from tests.notebook.kernel import Kernel, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
 
 ASKED = "print(r.limits.asked.cpu_quota_us, r.limits.asked.memory_bytes)"
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Path]:
-    """A state directory for all kernels, empty at the end."""
-    with private_engine() as top:
-        yield top
-
-
-@pytest.fixture(scope="module")
-def one(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all tests."""
-    where = str(tmp_path_factory.mktemp("notebook"))
-    with kernels.start(where, NSCONTAINER_STATE_DIR=str(engine)) as started:
-        yield started
-
-
-@pytest.fixture
-def kernel(one: Kernel) -> Iterator[Kernel]:
-    """It, without defaults."""
-    yield one
-    run(one, "%container defaults --reset")
-
-
-def run(kernel: Kernel, code: str) -> str:
-    """Run a cell that must go well; give its standard output."""
-    cell = kernel.run(code)
-    assert cell.ok, cell.errors()
-    return cell.text()
+@pytest.fixture(name="kernel")
+def kernel_without_defaults(kernel: Kernel) -> Iterator[Kernel]:
+    """The file's kernel, without defaults."""
+    yield kernel
+    run(kernel, "%container defaults --reset")
 
 
 def test_config(kernel: Kernel) -> None:

@@ -7,12 +7,10 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.inside import private_engine
 from tests.notebook import kernel as kernels
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
@@ -29,13 +27,6 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [sysconfig.get_paths()["purelib"], *filter(os.path.isdir, sys.path)]
     (Path(site.stdout.strip()) / "ours.pth").write_text("\n".join(lines) + "\n")
     return made
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Path]:
-    """A state directory, empty at the end."""
-    with private_engine() as top:
-        yield top
 
 
 def call(python: Path, *words: str) -> subprocess.CompletedProcess[str]:

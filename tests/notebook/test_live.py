@@ -9,25 +9,16 @@ import pty
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.notebook import kernel as kernels
 from tests.notebook.kernel import Cell, Kernel, plain
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
 
 SPIN = "import time\nt = time.monotonic()\nwhile time.monotonic() - t < {}:\n    pass\n"
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all."""
-    with kernels.start(str(tmp_path_factory.mktemp("notebook"))) as started:
-        yield started
 
 
 def views(cell: Cell) -> list[tuple[float, str, dict[str, Any]]]:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.notebook import kernel as kernels
 from tests.notebook.kernel import Cell, Kernel
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all tests."""
-    with kernels.start(str(tmp_path_factory.mktemp("notebook"))) as started:
-        yield started
 
 
 def said(cell: Cell) -> list[Any]:

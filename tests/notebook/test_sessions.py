@@ -5,45 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nscontainer import Container
-from tests.integration.inside import eventually, private_engine
+from tests.integration.inside import eventually
 from tests.notebook import kernel as kernels
-from tests.notebook.kernel import Kernel
+from tests.notebook.kernel import Kernel, fail, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Path]:
-    """A state directory that the kernels and this process share, empty at the end."""
-    with private_engine() as top:
-        yield top
-
-
-@pytest.fixture(scope="module")
-def kernel(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all tests; they may restart it."""
-    with kernels.start(str(tmp_path_factory.mktemp("notebook"))) as started:
-        yield started
-
-
-def run(kernel: Kernel, code: str) -> str:
-    """Run a cell that must go well; give its standard output."""
-    cell = kernel.run(code)
-    assert cell.ok, cell.errors()
-    return cell.text()
-
-
-def fail(kernel: Kernel, code: str) -> str:
-    """Run a cell that must fail; give its one line."""
-    cell = kernel.run(code)
-    assert not cell.ok, cell.messages
-    return cell.errors()[-1]
 
 
 def test_a_session_from_create_to_rm(kernel: Kernel) -> None:

@@ -34,15 +34,6 @@ def lab(kernel: Kernel, code: str, name: str = "lab") -> Cell:
     return cell
 
 
-def send(
-    kernel: Kernel, comm_id: str, data: Message, *buffers: bytes, kind: str = "comm_msg"
-) -> str:
-    """Say something on a comm, as a browser does; give the message's id."""
-    message = kernel.client.session.msg(kind, {"comm_id": comm_id, "data": data})
-    kernel.client.session.send(kernel.client.shell_channel.socket, message, buffers=list(buffers))
-    return str(message["header"]["msg_id"])
-
-
 def hear(kernel: Kernel, request: str) -> list[Message]:
     """Give what the kernel publishes for a request until it is idle again."""
     heard: list[Message] = []
@@ -62,8 +53,7 @@ def hear(kernel: Kernel, request: str) -> list[Message]:
 
 def move(kernel: Kernel, comm_id: str, **state: Any) -> list[Message]:
     """Change a widget's state from the front end; give what comes of it."""
-    data = {"method": "update", "state": state, "buffer_paths": []}
-    return hear(kernel, send(kernel, comm_id, data))
+    return hear(kernel, kernel.tell(comm_id, state))
 
 
 def of(heard: list[Message], kind: str) -> list[Message]:
@@ -140,7 +130,7 @@ def test_buffers_go_both_ways(kernel: Kernel) -> None:
     assert opened["content"]["data"]["buffer_paths"] == [["value"]]
     comm_id = opened["content"]["comm_id"]
     custom = {"method": "custom", "content": {"event": "x"}}
-    heard = hear(kernel, send(kernel, comm_id, custom, b"\0\1", b"two"))
+    heard = hear(kernel, kernel.say(comm_id, custom, b"\0\1", b"two"))
     assert printed(heard) == "{'event': 'x'} [b'\\x00\\x01', b'two']\n"
 
 
@@ -168,7 +158,7 @@ def test_interact(kernel: Kernel) -> None:
     assert "x is 4" in cell.text()
     comm_id = models(kernel, cell)["IntSliderModel"]
     data = {"method": "update", "state": {"value": 6}, "buffer_paths": []}
-    request = send(kernel, comm_id, data)
+    request = kernel.say(comm_id, data)
     heard = hear(kernel, request)
     assert printed(heard) == "x is 6\n"
     caught = [
@@ -239,7 +229,7 @@ def test_closing(kernel: Kernel) -> None:
     assert comm_id in [c["comm_id"] for c in lab(kernel, "s.close()").of("comm_close")]
     lab(kernel, SLIDER)
     comm_id = show(kernel, "s")
-    assert hear(kernel, send(kernel, comm_id, {}, kind="comm_close")) == []
+    assert hear(kernel, kernel.say(comm_id, {}, kind="comm_close")) == []
     assert (
         lab(
             kernel,
@@ -290,7 +280,7 @@ def test_an_answer_is_to_its_own_question(kernel: Kernel) -> None:
         "while not one._attached._running.locked(): time.sleep(0.01)"
     )
     assert begun.ok, begun.errors()
-    request = send(kernel, asked, {"method": "request_state"})
+    request = kernel.say(asked, {"method": "request_state"})
     assert hear(kernel, request) == []
     kernel.client.execute("%container exec lab -- touch /tmp/now")
     kernel.client.get_shell_msg(timeout=TIMEOUT_S)
@@ -312,7 +302,7 @@ def test_stop_button_in_a_handler(kernel: Kernel) -> None:
     )
     comm_id = show(kernel, "b")
     data = {"method": "update", "state": {"value": 1}, "buffer_paths": []}
-    request = send(kernel, comm_id, data)
+    request = kernel.say(comm_id, data)
     while "go" not in str(kernel.client.get_iopub_msg(timeout=TIMEOUT_S)["content"]):
         pass
     kernel.interrupt()
