@@ -303,12 +303,11 @@ class Session:
 def _at_hand(name: str) -> Session | None:
     """Give a session that is attached here, lives and still has the name.
 
-    An open connection to its monitor that tells of no end says that it lives. What the disk says of it
-    besides would cost every cell a tenth of a millisecond.
+    The disk is asked as well: a monitor lets go of the container before it tells of the end.
     """
     for one in list(_known.values()):
         if one.name == name and one._attached is not None and one._attached.alive:  # noqa: SLF001
-            return one if one.container.has_name(name) else None
+            return one if one.lives and one.container.has_name(name) else None
     return None
 
 

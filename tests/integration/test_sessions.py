@@ -435,6 +435,18 @@ def test_an_ended_detached_session_is_kept_until_it_is_removed(own_engine: Path)
         _remove("lab")
 
 
+def test_one_that_has_ended_and_has_not_been_told_of_yet(
+    lab: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its monitor lets go of it first and tells of it then; who asks in between hears that it is over."""
+    assert Session.find("lab") is lab
+    with monkeypatch.context() as patch:
+        patch.setattr(Container, "status", property(lambda _: "exited"))
+        with pytest.raises(StateError, match="has ended"):
+            Session.find("lab")
+    assert Session.find("lab") is lab
+
+
 def test_a_renamed_session_is_found_by_its_new_name(lab: Session) -> None:
     """The name is the container's; what runs in it doesn't notice."""
     lab.run_cell("x = 1")
