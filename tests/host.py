@@ -14,6 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTROLLERS = ("cpu", "memory", "pids")
+IMAGE_PEERS = (
+    *("skopeo", "umoci", "docker-registry", "/usr/sbin/dockerd", "/usr/bin/docker"),
+    *("mmdebstrap", "/usr/sbin/debootstrap", "setfattr", "zstd", "xz"),
+)
 KERNEL = """
 from jupyter_client.manager import start_new_kernel
 manager, client = start_new_kernel(startup_timeout=60)
@@ -81,6 +85,12 @@ def peers() -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
+def images() -> str | None:
+    """Other programs that make, move, hold and run images, all from Debian."""
+    reasons = (failure_of(peer, "--version") for peer in IMAGE_PEERS)
+    return next((reason for reason in reasons if reason), None)
+
+
 def notebook() -> str | None:
     """A Jupyter kernel of this very Python that starts."""
     return failure_of(sys.executable, "-c", KERNEL)
@@ -98,7 +108,7 @@ def browser() -> str | None:
 
 PROBES: dict[str, Callable[[], str | None]] = {
     probe.__name__: probe
-    for probe in (root, cgroup1, cgroup2, userns, peers, notebook, vm, browser)
+    for probe in (root, cgroup1, cgroup2, userns, peers, images, notebook, vm, browser)
 }
 
 
