@@ -122,6 +122,24 @@ class TransferError(NsContainerError):
         self.refused = refused
 
 
+class ImageError(NsContainerError):
+    """An image, or what was to become one, can't be used: damaged, incomplete, of a kind not done."""
+
+
+class LayerError(ImageError):
+    """A layer's tar is refused: nothing of it is kept.
+
+    Parameters
+    ----------
+    entry
+        The name of the tar's entry that is at fault, or "" where it is the tar as a whole.
+    """
+
+    def __init__(self, message: str, *, entry: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.entry = entry
+
+
 def one_line(error: BaseException) -> str:
     """Render an error as the one line a front end prints: what was wrong, then how to mend it."""
     hint = getattr(error, "hint", None)

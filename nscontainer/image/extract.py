@@ -1,0 +1,389 @@
+"""A layer's tar unpacked into a directory as overlayfs has its layers; it never leaves that directory.
+
+Whiteouts (``.wh.NAME``) become character devices 0/0, opaque directories get overlayfs' attribute
+(Linux: Documentation/filesystems/overlayfs.rst; OCI image-spec: layer.md). Nothing is opened by a path
+that could lead elsewhere (:mod:`nscontainer.image.tree`), and nothing a tar says becomes a whiteout
+or an overlayfs attribute but by those two ways.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from nscontainer.errors import LayerError
+from nscontainer.image import files, tarstream
+from nscontainer.image.compression import Reads
+from nscontainer.image.tarstream import Entry, Reader, Source, shown
+from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, split
+
+WHITEOUT: Final = b".wh."
+OPAQUE: Final = b".wh..wh..opq"
+_AUFS: Final = (b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.orph")
+"""What aufs kept in a layer's top; Docker leaves it out as well."""
+_NO_FOLLOW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
+_MANY_IDS: Final = 65535
+_NOTES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a layer may have at most; more is taken for a bomb.
+
+    Parameters
+    ----------
+    bytes
+        Of data written; None: what the disk has free.
+    entries
+        Files, directories and all else.
+    name_bytes, name_parts
+        Of one path; Linux opens none longer than 4096 at a time.
+    header_bytes
+        Of one entry's extended headers.
+    """
+
+    bytes: int | None = 64 << 30
+    entries: int = 2_000_000
+    name_bytes: int = 4096
+    name_parts: int = 256
+    header_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What came of it: entries, bytes of data, and remarks on what is not quite as in the tar."""
+
+    entries: int
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def extract(
+    stream: Reads, into_dir: str, *, limits: Limits | None = None, owner_shift: int = 0
+) -> Extracted:
+    """Unpack an uncompressed layer tar into an empty directory, in overlayfs' form.
+
+    Parameters
+    ----------
+    owner_shift
+        Added to every uid and gid. Who isn't root can't give files away: theirs stay their own.
+
+    Raises
+    ------
+    LayerError
+        The tar is broken, evil or too much; the entry and the reason are named. What has been
+        unpacked by then is the caller's to remove.
+    """
+    top = os.open(into_dir, OPEN_DIRECTORY)
+    try:
+        run = _Extraction(Source(stream), top, limits or Limits(), owner_shift)
+        try:
+            return run.all()
+        finally:
+            run.tree.close()
+    finally:
+        os.close(top)
+
+
+class _Extraction:
+    def __init__(self, source: Source, top: int, limits: Limits, shift: int) -> None:
+        self.tree = Tree(top)
+        self._top = top
+        self._source = source
+        self._reader = Reader(source, max_header_bytes=limits.header_bytes)
+        self._limits = limits
+        self._left = _room(top, limits.bytes)
+        self._shift = shift
+        self._root = os.geteuid() == 0
+        self._opaque_name = ("trusted" if self._root else "user") + ".overlay.opaque"
+        self._described: dict[Parts, Entry] = {}
+        self._opaque: set[Parts] = set()
+        self._notes: dict[str, None] = {}
+        self._entries = self._bytes = 0
+
+    def all(self) -> Extracted:
+        """Take every entry, and then the rest of the stream: it is part of the digest."""
+        while entry := self._reader.next():
+            self._entries += 1
+            if self._entries > self._limits.entries:
+                message = f"the layer has more than {self._limits.entries} entries"
+                raise LayerError(message)
+            self.tree.trim()
+            try:
+                self._one(entry)
+            except OSError as error:
+                raise _refused(entry, error) from None
+        while self._source.up_to(1 << 20):
+            pass
+        self._finish_directories()
+        return Extracted(self._entries, self._bytes, tuple(self._notes))
+
+    def _one(self, entry: Entry) -> None:
+        parts = self._split(entry.name)
+        if not parts:
+            if entry.kind != tarstream.DIRECTORY:
+                raise _bad(entry, "an entry without a name")
+            self._described[()] = entry
+            return
+        base = parts[-1]
+        if any(part.startswith(WHITEOUT) for part in parts[:-1]):
+            raise _bad(entry, "a directory with the name of a whiteout")
+        fd, parent = self.tree.directory(parts[:-1])
+        if base.startswith(WHITEOUT):
+            self._whiteout(fd, parent, base, entry)
+        elif entry.kind == tarstream.DIRECTORY:
+            self._directory(fd, (*parent, base), entry)
+        elif entry.kind == tarstream.FILE:
+            self._file(fd, (*parent, base), entry)
+            return
+        else:
+            self._other(fd, (*parent, base), entry)
+        if entry.stored:
+            self._source.skip(entry.stored + tarstream.padding(entry.stored))
+
+    def _split(self, name: bytes) -> Parts:
+        limits = self._limits
+        return split(name, most_bytes=limits.name_bytes, most_parts=limits.name_parts)
+
+    # --- kinds -----------------------------------------------------------------------------
+
+    def _file(self, fd: int, path: Parts, entry: Entry) -> None:
+        base = path[-1]
+        if entry.stored > self._left:
+            message = (
+                f"{entry.shown}: with its {entry.stored} bytes the layer is larger than allowed"
+            )
+            raise LayerError(message, entry=entry.shown, hint="free disk space, or a smaller image")
+        self._left -= entry.stored
+        self._bytes += entry.stored
+        try:
+            file = os.open(base, _NO_FOLLOW_FLAGS, 0o600, dir_fd=fd)
+        except FileExistsError:
+            self._clear(fd, path)
+            file = os.open(base, _NO_FOLLOW_FLAGS, 0o600, dir_fd=fd)
+        try:
+            if entry.sparse is not None:
+                self._holes(file, entry)
+            elif entry.stored:
+                for piece in self._source.pieces(entry.stored):
+                    files.write_all(file, piece)
+            self._source.skip(tarstream.padding(entry.stored))
+            if self._root:
+                os.fchown(file, entry.uid + self._shift, entry.gid + self._shift)
+            if entry.xattrs:
+                self._xattrs(file, entry)
+            os.fchmod(file, entry.mode)
+            os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(file)
+        if entry.uid > _MANY_IDS or entry.gid > _MANY_IDS:
+            self._note_ids(entry)
+
+    def _holes(self, file: int, entry: Entry) -> None:
+        os.ftruncate(file, entry.size)
+        for offset, length in entry.sparse or ():
+            os.lseek(file, offset, os.SEEK_SET)
+            for piece in self._source.pieces(length):
+                files.write_all(file, piece)
+
+    def _directory(self, fd: int, path: Parts, entry: Entry) -> None:
+        base = path[-1]
+        try:
+            os.mkdir(base, 0o700, dir_fd=fd)
+        except FileExistsError:
+            facts = os.stat(base, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISDIR(facts.st_mode):
+                self._clear(fd, path)
+                os.mkdir(base, 0o700, dir_fd=fd)
+                if is_whiteout(facts):  # "not there", and then there anew: nothing shines through
+                    self._opaque.add(path)
+        self.tree.made.discard(path)
+        self._described[path] = entry
+
+    def _other(self, fd: int, path: Parts, entry: Entry) -> None:
+        """Links, devices, fifos."""
+        base = path[-1]
+        make = {
+            tarstream.HARD_LINK: self._hard_link,
+            tarstream.SYMLINK: self._symlink,
+            tarstream.FIFO: self._node,
+            tarstream.CHARACTER: self._node,
+            tarstream.BLOCK_DEVICE: self._node,
+        }[entry.kind]
+        try:
+            made = make(fd, base, entry)
+        except FileExistsError:
+            self._clear(fd, path)
+            made = make(fd, base, entry)
+        if made:
+            self._named_attributes(fd, base, entry)
+
+    def _hard_link(self, fd: int, base: bytes, entry: Entry) -> bool:
+        target = self._split(entry.link)
+        if not target:
+            raise _bad(entry, "a hard link to nothing")
+        try:
+            other, _ = self.tree.directory(target[:-1], make=False)
+            facts = os.stat(target[-1], dir_fd=other, follow_symlinks=False)
+        except OSError:
+            raise _bad(
+                entry, f"a hard link to {shown(entry.link)}, which is not before it"
+            ) from None
+        if stat.S_ISDIR(facts.st_mode) or is_whiteout(facts):
+            raise _bad(entry, f"a hard link to {shown(entry.link)}, which is no file")
+        try:
+            there = os.stat(base, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            if os.path.samestat(there, facts):
+                return False  # to itself, or said twice
+        # flags 0: a symbolic link is linked itself, not what it names
+        os.link(target[-1], base, src_dir_fd=other, dst_dir_fd=fd, follow_symlinks=False)
+        return False  # owner, mode and time are the file's, and have been set
+
+    def _symlink(self, fd: int, base: bytes, entry: Entry) -> bool:
+        if not entry.link:
+            raise _bad(entry, "a symbolic link to nothing")
+        os.symlink(entry.link, base, dir_fd=fd)
+        return True
+
+    def _node(self, fd: int, base: bytes, entry: Entry) -> bool:
+        if entry.kind == tarstream.FIFO:
+            os.mkfifo(base, 0o600, dir_fd=fd)
+            return True
+        if entry.major == entry.minor == 0 and entry.kind == tarstream.CHARACTER:
+            raise _bad(entry, "a character device 0/0, which overlayfs would take for a whiteout")
+        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
+            raise _bad(entry, f"there is no device {entry.major}:{entry.minor}")
+        kind = stat.S_IFCHR if entry.kind == tarstream.CHARACTER else stat.S_IFBLK
+        try:
+            os.mknod(base, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=fd)
+        except PermissionError:
+            self._note("devices are left out: making them takes root")
+            return False
+        return True
+
+    def _whiteout(self, fd: int, parent: Parts, base: bytes, entry: Entry) -> None:
+        if base == OPAQUE:
+            self._opaque.add(parent)
+            return
+        if base in _AUFS:
+            return
+        name = base[len(WHITEOUT) :]
+        if not name or name in (b".", b"..") or base.startswith(WHITEOUT * 2):
+            raise _bad(entry, "no whiteout that is known")
+        try:
+            os.mknod(name, stat.S_IFCHR | 0o600, 0, dir_fd=fd)
+        except FileExistsError:
+            # It is of lower layers only (layer.md): what this layer has of that name stays.
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                self._opaque.add((*parent, name))
+
+    # --- attributes ------------------------------------------------------------------------
+
+    def _named_attributes(self, fd: int, base: bytes, entry: Entry) -> None:
+        """Owner, mode, attributes and time of what can't be opened."""
+        if self._root:
+            os.chown(
+                base, entry.uid + self._shift, entry.gid + self._shift,
+                dir_fd=fd, follow_symlinks=False,
+            )  # fmt: skip
+        if entry.kind != tarstream.SYMLINK:
+            # No link, and nobody but us is here to make it one.
+            os.chmod(base, entry.mode, dir_fd=fd)
+        if entry.xattrs:
+            self._xattrs(b"/proc/self/fd/%d/%s" % (fd, base), entry)
+        times = (entry.mtime_ns, entry.mtime_ns)
+        os.utime(base, ns=times, dir_fd=fd, follow_symlinks=False)
+        self._note_ids(entry)
+
+    def _xattrs(self, target: int | bytes, entry: Entry) -> None:
+        for name, value in entry.xattrs.items():
+            if name.startswith(_OVERLAY):
+                self._note(f"attributes {shown(name)} are left out: they are overlayfs' own")
+                continue
+            if b"\0" in name or not name:
+                raise _bad(entry, "an extended attribute without a proper name")
+            try:
+                os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL):
+                    raise
+                self._note(f"attributes {shown(name)} are left out: {error.strerror}")
+
+    def _finish_directories(self) -> None:
+        """Give directories their owner, mode and time, deepest first: nothing is made in them any more."""
+        self.tree.forget()
+        plain = Entry(b"", tarstream.DIRECTORY, b"", 0o755, 0, 0, 0, 0, 0, 0, 0)
+        paths = self._described.keys() | self.tree.made | self._opaque | {()}
+        for path in sorted(paths, reverse=True):
+            entry = self._described.get(path, plain)
+            self.tree.trim()
+            try:
+                fd = self._reopen(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it has been replaced by something else since
+            try:
+                self._directory_attributes(fd, path, entry)
+            except OSError as error:
+                raise _refused(entry, error) from None
+            finally:
+                if fd != self._top:
+                    os.close(fd)
+
+    def _reopen(self, path: Parts) -> int:
+        if not path:
+            return self._top
+        fd, _ = self.tree.directory(path[:-1], make=False)
+        return os.open(path[-1], OPEN_DIRECTORY, dir_fd=fd)
+
+    def _directory_attributes(self, fd: int, path: Parts, entry: Entry) -> None:
+        if self._root:
+            os.fchown(fd, entry.uid + self._shift, entry.gid + self._shift)
+        if entry.xattrs:
+            self._xattrs(fd, entry)
+        if path in self._opaque:
+            os.setxattr(fd, self._opaque_name, b"y")
+        os.fchmod(fd, entry.mode)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        self._note_ids(entry)
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _clear(self, fd: int, path: Parts) -> None:
+        """Make way for an entry of the same name: the last one counts."""
+        self.tree.remove(fd, path[-1])
+        depth = len(path)
+        for known in (self._described, self._opaque, self.tree.made):
+            for old in [p for p in known if p[:depth] == path]:
+                known.pop(old) if isinstance(known, dict) else known.discard(old)
+
+    def _note_ids(self, entry: Entry) -> None:
+        if entry.uid > _MANY_IDS or entry.gid > _MANY_IDS:
+            self._note(f"owners above {_MANY_IDS}: a container sees their files as nobody's")
+
+    def _note(self, text: str) -> None:
+        if len(self._notes) < _NOTES:
+            self._notes[text] = None
+
+
+def _room(top: int, most: int | None) -> int:
+    facts = os.fstatvfs(top)
+    free = facts.f_bavail * facts.f_frsize
+    return free if most is None else min(most, free)
+
+
+def _bad(entry: Entry, why: str) -> LayerError:
+    return LayerError(f"{entry.shown}: {why}", entry=entry.shown)
+
+
+def _refused(entry: Entry, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"no space left on the disk for {entry.shown}"
+        return LayerError(message, entry=entry.shown, hint="nscontainer image prune frees some")
+    return _bad(entry, str(error.strerror or error).lower())
