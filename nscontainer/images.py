@@ -4,3 +4,128 @@ Thin functions over :mod:`nscontainer.image`; each loads what it needs when it i
 """
 
 from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nscontainer.image.records import Image
+    from nscontainer.image.store import Pruned
+    from nscontainer.layerstack import Stack
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+def list(name: str | None = None) -> builtins.list[Image]:  # noqa: A001 - docker-py's name
+    """List the images of the store, the newest first.
+
+    Parameters
+    ----------
+    name
+        Only those of this name or repository; ``*`` stands for anything.
+    """
+    from nscontainer.image import facts
+    from nscontainer.image.store import Store
+
+    found = Store().images()
+    if name is None:
+        return found
+    return [one for one in found if any(facts.matches(known, name) for known in one.names)]
+
+
+def get(reference: str) -> Image:
+    """Find an image by name, digest, id, or the beginning of an id.
+
+    Raises
+    ------
+    NotFoundError
+        There is none; the hint has names that are alike.
+    """
+    from nscontainer.image.store import Store
+
+    return Store().get(reference)
+
+
+def history(reference: str) -> builtins.list[dict[str, Any]]:
+    """Give the steps that made an image, the newest first; see :func:`nscontainer.image.facts.history`."""
+    from nscontainer.image import facts
+
+    return facts.history(get(reference))
+
+
+def inspect(reference: str) -> dict[str, Any]:
+    """Give all that is known of an image, under Docker's names."""
+    from nscontainer.image import facts
+
+    return facts.inspect(get(reference))
+
+
+def layers(reference: str) -> Stack:
+    """Look at the layers of a container or an image: which file comes from which, and what is hidden.
+
+    Returns
+    -------
+    Stack
+        ``frame`` and ``summary`` are DataFrames, ``plot()`` draws it; a notebook shows the picture.
+
+    Raises
+    ------
+    NotFoundError
+        There is neither a container nor an image of that name.
+    """
+    from nscontainer import layer_sources
+
+    return layer_sources.stack_of(reference)
+
+
+# --- changing ----------------------------------------------------------------------------------
+
+
+def usage() -> builtins.list[dict[str, Any]]:
+    """Give what images and containers take of the disk, a row a kind; see :mod:`nscontainer.disk_usage`."""
+    from nscontainer import disk_usage
+
+    return disk_usage.rows()
+
+
+def used_by() -> dict[str, builtins.list[str]]:
+    """Give the names of the containers that stand on each image, by the image's id."""
+    from nscontainer.engine import state
+    from nscontainer.image import sweep
+
+    found: dict[str, builtins.list[str]] = {}
+    for user in sweep.users(state.state_dir()):
+        found.setdefault(user.image_id, []).append(user.container)
+    return found
+
+
+def tag(source: str, name: str) -> None:
+    """Give an image one more name; one that another image has moves over."""
+    from nscontainer.image.store import Store
+
+    Store().tag(source, name)
+
+
+def remove(reference: str, *, force: bool = False) -> builtins.list[str]:
+    """Remove a name, and the image with it where it was the last.
+
+    Returns
+    -------
+    list[str]
+        Lines as Docker's: ``untagged: lab:1``, ``deleted: sha256:…``.
+
+    Raises
+    ------
+    StateError
+        A container uses it, or it was given by its id and has several names (then ``force``).
+    """
+    from nscontainer.image.store import Store
+
+    return Store().remove(reference, force=force)
+
+
+def prune(*, all: bool = False) -> Pruned:  # noqa: A002 - Docker's option
+    """Remove nameless images; with ``all`` every image that no container uses."""
+    from nscontainer.image.store import Store
+
+    return Store().prune(all=all)

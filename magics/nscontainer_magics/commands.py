@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
+from nscontainer.cli import image_options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
-from nscontainer_magics import defaults, session_commands
+from nscontainer_magics import defaults, image_commands, session_commands
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,6 +33,8 @@ class Command:
     summary: str
     takes_name: bool = False
     """Whether a container's name is an argument, for Tab to complete."""
+    takes_image: bool = False
+    """Whether an image's is."""
 
 
 def call(words: Sequence[str]) -> Any:
@@ -63,8 +66,16 @@ def help_text() -> str:
     rows.append(("last", "the result of the newest %%container cell"))
     width = max(len(left) for left, _ in rows)
     lines = [f"  {left:<{width}}  {right}" for left, right in rows]
-    head = "Look after containers: %container SUB-COMMAND [arguments]."
-    return "\n".join([head, "", *lines, "", "NAME is a container's name, its id, or its start."])
+    head = "Look after containers and images: %container SUB-COMMAND [arguments]."
+    return "\n".join(
+        [
+            head,
+            "",
+            *lines,
+            "",
+            "NAME is a container's name, its id, or its start; IMAGE an image's name, digest or id.",
+        ]
+    )
 
 
 # --- parsing ---------------------------------------------------------------------------------
@@ -175,11 +186,6 @@ def _top(words: list[str]) -> DataFrame:
     given = _parser("top", 1).parse_args(words)
     columns = ("pid", "pid_inside", "ppid", "user", "state", "cpu_s", "rss_bytes", "command")
     return _table(_engine().get(given.names[0]).top(), columns)
-
-
-def _inspect(words: list[str]) -> dict[str, Any]:
-    given = _parser("inspect", 1).parse_args(words)
-    return _engine().get(given.names[0]).inspect()
 
 
 def _logs(words: list[str]) -> None:
@@ -299,6 +305,17 @@ def _exec(words: list[str]) -> None:
         raise CommandError(message, exit_code=result.exit_code)
 
 
+def _about_images(name: str) -> Command:
+    arguments = image_options.COMMANDS[name]
+    return Command(
+        image_commands.CALLS[name],
+        arguments.usage,
+        arguments.summary,
+        takes_name="container" in arguments.completes,
+        takes_image="image" in arguments.completes,
+    )
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "create": Command(
         session_commands.create,
@@ -308,7 +325,13 @@ COMMANDS: Final[dict[str, Command]] = {
     "ps": Command(_ps, "[-a]", "the containers that live, or all, as a DataFrame"),
     "stats": Command(_stats, "[NAME…]", "what they use now, as a DataFrame", takes_name=True),
     "top": Command(_top, "NAME", "its processes, as a DataFrame", takes_name=True),
-    "inspect": Command(_inspect, "NAME", "all that is known of it", takes_name=True),
+    "inspect": Command(
+        image_commands.inspect,
+        "NAME",
+        "all that is known of it, or of an image",
+        takes_name=True,
+        takes_image=True,
+    ),
     "logs": Command(_logs, "NAME", "what a detached one has printed", takes_name=True),
     "exec": Command(
         _exec,
@@ -330,6 +353,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),
+    **{
+        name: _about_images(name) for name in image_options.COMMANDS if name in image_commands.CALLS
+    },
     "defaults": Command(
         defaults.command,
         "[--cpu 50% …] [--reset]",

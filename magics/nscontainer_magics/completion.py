@@ -1,4 +1,4 @@
-"""Tab: flags and their choices, sub-commands, and the names of containers."""
+"""Tab: flags and their choices, sub-commands, and the names of containers and images."""
 
 from __future__ import annotations
 
@@ -74,6 +74,8 @@ def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
         word = words[-1]
         before = word[: max(word.rfind(","), word.rfind("=")) + 1]
         return [before + name for name in _variables()]
+    if previous == "--image":
+        return ["host", *_images()]
     if previous in _CHOICES:
         return _CHOICES[previous]
     for option in options.OPTIONS:
@@ -96,7 +98,17 @@ def _sub_command(words: list[str]) -> Iterable[str]:
         return _flags(words, flags if words[0] == "update" else [*flags, "--detach"])
     if words[-1].startswith("-"):
         return re.findall(r"(?<=\[)-{1,2}\w+", command.usage)
-    return _names() if command.takes_name else ()
+    names = _names() if command.takes_name else []
+    return [*names, *_images()] if command.takes_image else names
+
+
+def _images() -> list[str]:
+    """List the names of the store's images."""
+    from nscontainer import images
+
+    with contextlib.suppress(Exception):
+        return [name for image in images.list() for name in image.names]
+    return []
 
 
 def _variables() -> list[str]:

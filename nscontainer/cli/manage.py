@@ -128,15 +128,18 @@ def status_text(row: dict[str, Any], now: float) -> str:
 
 def inspect_command(argv: Sequence[str]) -> int:
     """Print all that is known, as JSON."""
-    given = _parser("inspect", "Print all that is known of containers, as JSON.").parse_args(argv)
+    from nscontainer.cli.images import inspected
+
+    what = "Print all that is known of containers and images, as JSON."
+    given = _parser("inspect", what, "NAME").parse_args(argv)
     found, failed = [], 0
     for reference in given.containers:
         try:
-            found.append(container_type().get(reference).inspect())
+            found.append(inspected(reference))
         except NsContainerError as error:
             print(error_line(error), file=sys.stderr)
             failed = 1
-    print(json.dumps(found, indent=2))
+    print(json.dumps(found, indent=2, default=str))
     return failed
 
 

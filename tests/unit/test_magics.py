@@ -382,7 +382,7 @@ def test_last_before_anything_ran(bare_shell: InteractiveShell):
         ("%container do", {"doctor"}),
         ("%container update x --cpu-q", {"--cpu-quota"}),
         ("%container rm -", {"-f"}),
-        ("x = %container la", {"last"}),
+        ("x = %container las", {"last"}),
         ("%%container --volume ./", set()),
         ("%%containers --mem", set()),
         ("%container nosuch x", set()),

@@ -1,0 +1,85 @@
+"""What the tables about images say, as rows: the command line lays them out, a notebook makes frames of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nscontainer import images as library
+from nscontainer.image import facts
+from nscontainer.units import format_size
+
+if TYPE_CHECKING:
+    from nscontainer.image.records import Image
+    from nscontainer.image.store import Pruned
+
+Row = dict[str, Any]
+
+IMAGES = ("name", "id", "created", "size_bytes", "layers", "used_by")
+HISTORY = ("layer", "created", "created_by", "size_bytes", "comment", "diff_id")
+DIFF = ("change", "path")
+DF = ("type", "count", "in_use", "size_bytes", "reclaimable_bytes")
+
+
+def listed(pattern: str | None, *, nameless: bool) -> list[Row]:
+    """List the store's images."""
+    return images(library.list(), library.used_by(), pattern, nameless=nameless)
+
+
+def images(
+    found: Iterable[Image],
+    used: Mapping[str, Sequence[str]],
+    pattern: str | None,
+    *,
+    nameless: bool,
+) -> list[Row]:
+    """Give a row for each name of each image.
+
+    Parameters
+    ----------
+    used
+        By an image's id, the names of the containers made from it.
+    pattern
+        A name, a repository or a pattern of either; None for all.
+    nameless
+        Whether those without a name are listed, under None.
+    """
+    rows: list[Row] = []
+    for image in found:
+        names: list[str | None] = [
+            n for n in image.names if pattern is None or facts.matches(n, pattern)
+        ]
+        if not image.names and nameless and pattern is None:
+            names = [None]
+        rows += [
+            {
+                "name": name,
+                "id": short(image.id),
+                "created": image.created,
+                "size_bytes": image.size,
+                "layers": len(image.layers),
+                "used_by": list(used.get(image.id, ())),
+            }
+            for name in names
+        ]
+    return rows
+
+
+def short(digest: str) -> str:
+    """Shorten a digest as Docker does: twelve hexadecimal digits."""
+    return digest.rpartition(":")[2][:12]
+
+
+def one_line(image: Image, name: str | None = None) -> str:
+    """Say in one line what has come of it: its name, what it is, how large."""
+    called = name or (image.names[0] if image.names else "an image without a name")
+    layers = len(image.layers)
+    return (
+        f"{called}  {short(image.id)}  {format_size(image.size)} in "
+        f"{layers} layer{'s' * (layers != 1)}"
+    )
+
+
+def pruned(result: Pruned) -> list[str]:
+    """Say what was removed and how much it was."""
+    return [*result.removed, f"{format_size(result.freed_bytes)} freed"]
