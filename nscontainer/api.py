@@ -92,7 +92,8 @@ def run(
     Parameters
     ----------
     command
-        The program and its arguments, as for :func:`subprocess.run`.
+        The program and its arguments, as for :func:`subprocess.run`; an empty list for the command
+        that a stored ``image`` has.
     name
         A name for the container.
     detach
@@ -110,7 +111,7 @@ def run(
     on_interrupt
         After Ctrl-C has ended the container: raise KeyboardInterrupt, or return the result.
     options
-        As :func:`nscontainer.spec.build` takes them: ``cpu="20%"``, ``memory="256M"``, ...
+        As :func:`nscontainer.spec.build` takes them: ``cpu="20%"``, ``image="python:3.12-slim"``, ...
 
     Raises
     ------
@@ -225,13 +226,34 @@ def run_cell(
 
 
 def as_here(options: dict[str, Any]) -> dict[str, Any]:
-    """Have a cell run where this process does and find the same modules, unless it is to be otherwise."""
+    """Have a cell run where this process does and find the same modules, unless it is to be otherwise.
+
+    An image that isn't this machine's own system has neither.
+    """
+    if not _is_here(options):
+        return options
     here: dict[str, Any] = {}
     if "workdir" not in options:
         here["workdir"] = working_directory()
     if "python_path" not in options:
         here["python_path"] = [path or os.getcwd() for path in sys.path]
     return here | options
+
+
+def script_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Have a script run where this process does, or by itself in an image that is another system."""
+    if _is_here(options):
+        return {"workdir": working_directory(), **options}
+    return {"entrypoint": (), **options}
+
+
+def _is_here(options: Mapping[str, Any]) -> bool:
+    image = str(options.get("image", "host"))
+    if image == "host":
+        return True
+    from nscontainer.image import running
+
+    return running.stands_on_host(image)
 
 
 def working_directory() -> str:

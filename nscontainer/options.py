@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 from nscontainer.errors import SpecError
+from nscontainer.mounts import host_path
 
 Group = Literal["limits", "process", "filesystem", "isolation", "measuring", "front end"]
 
@@ -96,19 +97,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _option("process", "-u --user", "user", "USER[:GROUP]",
             "user inside, by name or id (default: root inside, nobody outside)"),
     _option("process", "--hostname", "hostname", "NAME", "host name inside"),
+    _option("process", "--entrypoint", "entrypoint", "PROGRAM",
+            "run this instead of the image's entrypoint and command; '' is none", magic=False),
     _option("process", "--init", "init", None,
             "run a minimal init as pid 1 that passes signals on and reaps"),
     _option("process", "--stop-signal", "stop_signal", "SIGNAL",
-            "what `stop` sends first (default: TERM)"),
+            "what `stop` sends first (default: the image's, or TERM)"),
     _option("process", "-t --tty", "tty", None, "give it a terminal", magic=False),
 
     _option("filesystem", "--image", "image", "IMAGE",
-            "root filesystem (default: host, this machine's own system)"),
+            "root filesystem: a stored image (default: host, this machine's own system)"),
     _option("filesystem", "--read-only", "read_only", None, "make the root filesystem read-only"),
     _option("filesystem", "-v --volume", "volumes", "SOURCE:TARGET[:ro]",
             "show a file or directory of the host inside (repeat)", **_REPEAT),
-    _option("filesystem", "--tmpfs", "tmpfs", "TARGET[:size=SIZE]",
-            "mount a filesystem in memory (repeat)", **_REPEAT),
+    _option("filesystem", "--mount", "mounts", "type=bind|tmpfs,…",
+            "Docker's long form: type=bind,source=DIR,target=DIR,readonly (repeat)", **_REPEAT),
+    _option("filesystem", "--tmpfs", "tmpfs", "TARGET[:size=SIZE,…]",
+            "mount a filesystem in memory; also mode=, uid=, gid=, ro, noexec (repeat)", **_REPEAT),
 
     _option("isolation", "--network --net", "network", "none|host",
             "none has a loopback only (default); host shares the host's"),
@@ -164,10 +169,8 @@ _TRANSLATED: Final = frozenset(
 _NOT_HERE: Final[Mapping[str, str]] = {
     "--add-host": "mount your own with -v FILE:/etc/hosts:ro",
     "--device": "a container has Docker's minimal /dev only",
-    "--entrypoint": "put the program first in the command",
     "--gpus": "a container has Docker's minimal /dev only",
     "--memory-reservation": "--memory is the one, hard, memory limit",
-    "--mount": "use -v SOURCE:TARGET[:ro] or --tmpfs TARGET",
     "--oom-kill-disable": "a container over its memory limit is always killed",
     "--publish": "--network is none or host; with host, ports need no publishing",
     "-p": "--network is none or host; with host, ports need no publishing",
@@ -292,13 +295,8 @@ def _absolute_volume(text: str) -> str:
     One that isn't there is an error here, in the user's words; Docker would make it, as root.
     """
     source, colon, rest = text.partition(":")
-    if source.startswith("~"):
-        source = os.path.expanduser(source)
-    if source in (".", "..") or source.startswith(("./", "../")):
-        source = os.path.abspath(source)
-    if source.startswith("/") and not os.path.exists(source):
-        message = f"volume {text!r}: there is no {source}"
-        raise SpecError(message, hint="make it first")
+    if colon and (source in (".", "..") or source.startswith(("/", "~", "./", "../"))):
+        source = host_path(source, f"volume {text!r}")
     return source + colon + rest
 
 

@@ -51,7 +51,10 @@ class Session:
         self.container = container
         self._attached: Attached | None = None
         facts = container.inspect()
-        self._facts = {name: facts[name] for name in ("spec", "image", "cgroup", "created_unix")}
+        of_image = ("image", "image_id", "diff_ids", "on_host")
+        self._facts = {
+            name: facts.get(name) for name in ("spec", "cgroup", "created_unix", *of_image)
+        }
         """What of an exit record the provenance of each cell is about."""
         self.over: str | None = None
         """How it ended, where a cell ended it."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from nscontainer import units
 from nscontainer.errors import SpecError
+from nscontainer.mounts import Mount, parse_mount, parse_tmpfs, parse_volume
 
 PERIOD_US: Final = 100_000
 """The CPU period where none is asked for: Linux's and Docker's own, 100 ms."""
@@ -25,6 +26,7 @@ NAMESPACES: Final = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time"
 _ID = re.compile(r"[a-zA-Z0-9_+-][a-zA-Z0-9_+.-]*")
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _ENV_NAME = re.compile(r"[^=\0]+")
+_IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@\[\]-]{0,511}")
 
 ULIMITS: Final = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending "
@@ -81,28 +83,19 @@ class Limits:
         return self.cpu_quota_us / (self.cpu_period_us or PERIOD_US)
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A bind mount (``source`` is a path of the host) or a tmpfs in the container."""
-
-    type: Literal["bind", "tmpfs"]
-    target: str
-    source: str | None = None
-    read_only: bool = False
-    size_bytes: int | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """A container, whole: image, command or cell, limits, isolation.
 
     ``command`` is an argument vector; None means a *cell*: the runner that executes Python code
-    sent to it (:mod:`nscontainer.runner`). ``host_namespaces`` names the namespaces that are *not*
+    sent to it (:mod:`nscontainer.runner`); an empty one, the image's own. ``host_namespaces`` names the namespaces that are *not*
     made but shared with the host.
     """
 
     image: str = "host"
     command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    """In place of the image's; None is the image's own. An empty one leaves that out."""
     env: tuple[tuple[str, str], ...] = ()
     workdir: str | None = None
     user: str | None = None
@@ -120,7 +113,8 @@ class ContainerSpec:
     session: bool = False
     """Cell after cell in one interpreter; else the container ends with its cell."""
     sample_s: float = 0.02
-    stop_signal: int = signal.SIGTERM
+    stop_signal: int | None = None
+    """None is the image's own, or SIGTERM."""
     python_path: tuple[str, ...] = ()
     """The cell's ``sys.path``; empty means the spawner's own."""
 
@@ -131,7 +125,7 @@ class ContainerSpec:
         plain["mounts"] = [_fields(mount) for mount in self.mounts]
         plain["env"] = [list(pair) for pair in self.env]
         plain["host_namespaces"] = sorted(self.host_namespaces)
-        for name in ("command", "cap_add", "cap_drop", "python_path"):
+        for name in ("command", "entrypoint", "cap_add", "cap_drop", "python_path"):
             plain[name] = None if plain[name] is None else list(plain[name])
         return plain
 
@@ -147,8 +141,9 @@ class ContainerSpec:
         values["host_namespaces"] = frozenset(values["host_namespaces"])
         for name in ("cap_add", "cap_drop", "python_path"):
             values[name] = tuple(values[name])
-        if values["command"] is not None:
-            values["command"] = tuple(values["command"])
+        for name in ("command", "entrypoint"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
         return cls(**values)
 
 
@@ -342,57 +337,6 @@ def _positive_duration(name: str, value: Any) -> float | None:
     return seconds
 
 
-def parse_volume(text: str) -> Mount:
-    """Read Docker's ``--volume SOURCE:TARGET[:ro|rw]``.
-
-    Raises
-    ------
-    SpecError
-        It is no such thing, or a path is not absolute.
-    """
-    source, _, rest = str(text).partition(":")
-    target, _, mode = rest.partition(":")
-    if not source.startswith("/") or not target.startswith("/") or mode not in ("", "ro", "rw"):
-        message = f"volume {text!r} can't be read"
-        raise SpecError(message, hint="write /host/path:/container/path, with :ro for read-only")
-    return Mount("bind", _target(target), source, read_only=mode == "ro")
-
-
-def parse_tmpfs(text: str) -> Mount:
-    """Read Docker's ``--tmpfs TARGET[:size=64M]``.
-
-    Raises
-    ------
-    SpecError
-        The path is not absolute, or an option is unknown.
-    """
-    target, _, options = str(text).partition(":")
-    size = None
-    for option in filter(None, options.split(",")):
-        key, _, value = option.partition("=")
-        if key != "size":
-            message = f"tmpfs option {option!r} is not known"
-            raise SpecError(message, hint="write /path or /path:size=64M")
-        size = units.parse_size(value)
-    return Mount("tmpfs", _target(target), size_bytes=size)
-
-
-_ENGINES_OWN: Final = ("proc", "sys", "dev")
-
-
-def _target(path: str) -> str:
-    parts = [p for p in path.split("/") if p not in ("", ".")]
-    if not path.startswith("/") or not parts or ".." in parts:
-        message = f"{path!r} can't be a mount point in the container"
-        raise SpecError(message, hint='an absolute path without "..", not / itself')
-    if parts[0] in _ENGINES_OWN and parts != ["dev", "shm"]:
-        message = (
-            f"{path!r} can't be a mount point: the engine makes and masks what is below /{parts[0]}"
-        )
-        raise SpecError(message, hint="any place outside /proc, /sys and /dev; /dev/shm is free")
-    return "/" + "/".join(parts)
-
-
 def _environment(env: Mapping[str, Any] | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     if env is None:
         return ()
@@ -452,10 +396,35 @@ def _named_signal(value: Any) -> signal.Signals:
 parse_signal = _signal
 
 
+def _argv(command: Iterable[str], image: str) -> tuple[str, ...]:
+    if isinstance(command, str):
+        message = f"command {command!r} is one string"
+        raise SpecError(message, hint="give a list, or ['sh', '-c', ...] for a shell line")
+    argv = tuple(str(part) for part in command)
+    empty = not argv and image == "host"  # another image may have a command of its own
+    if empty or (argv and not argv[0]) or any("\0" in part for part in argv):
+        message = f"command {list(argv)!r} can't be run"
+        raise SpecError(message, hint="give the program and its arguments, as a list")
+    return argv
+
+
+def _entrypoint(text: str | Iterable[str], argv: tuple[str, ...] | None) -> tuple[str, ...]:
+    parts = (text,) if isinstance(text, str) else tuple(str(part) for part in text)
+    parts = () if parts == ("",) else parts
+    if any("\0" in part for part in parts) or (parts and not parts[0]):
+        message = f"entrypoint {text!r} can't be run"
+        raise SpecError(message, hint="give a program, or a list with its arguments")
+    if parts and argv is None:
+        message = f"entrypoint {text!r} is for commands, and this is a Python cell"
+        raise SpecError(message, hint="leave it out; a cell runs under the image's python3")
+    return parts
+
+
 def build(
     command: Iterable[str] | None = None,
     *,
     image: str = "host",
+    entrypoint: str | Iterable[str] | None = None,
     env: Mapping[str, Any] | Iterable[str] | None = None,
     workdir: str | None = None,
     user: str | None = None,
@@ -468,12 +437,13 @@ def build(
     read_only: bool = False,
     volumes: Iterable[str | Mount] = (),
     tmpfs: Iterable[str | Mount] = (),
+    mounts: Iterable[str | Mount] = (),
     init: bool = False,
     tty: bool = False,
     cold: bool = False,
     session: bool = False,
     sample: Any = 0.02,
-    stop_signal: Any = signal.SIGTERM,
+    stop_signal: Any = None,
     python_path: Iterable[str] = (),
     **limit_options: Any,
 ) -> ContainerSpec:
@@ -482,7 +452,14 @@ def build(
     Parameters
     ----------
     command
-        The argument vector; None for a Python cell.
+        The argument vector; None for a Python cell; an empty one for the image's own command.
+    image
+        ``host``, or the name, id or digest of a stored image.
+    entrypoint
+        A program, or an argument vector, to put before the command in place of the image's; an empty
+        one for none. The image's own command is then left out.
+    volumes, mounts, tmpfs
+        In the forms of Docker's ``--volume``, ``--mount`` and ``--tmpfs``.
     share
         Namespaces to share with the host rather than make (``uts``, ``ipc``, ``pid``, ``net``,
         ``user``, ``cgroup``, ``time``).
@@ -504,13 +481,7 @@ def build(
             close = difflib.get_close_matches(name, known, 1)
             message = f"{name!r} is not an option"
             raise SpecError(message, hint=f"did you mean {close[0]}?" if close else None)
-    argv = None if command is None else tuple(str(part) for part in command)
-    if argv is not None and (not argv or not argv[0] or any("\0" in part for part in argv)):
-        message = f"command {list(argv)!r} can't be run"
-        raise SpecError(message, hint="give the program and its arguments, as a list")
-    if isinstance(command, str):
-        message = f"command {command!r} is one string"
-        raise SpecError(message, hint="give a list, or ['sh', '-c', ...] for a shell line")
+    argv = None if command is None else _argv(command, image)
     if session and (argv is not None or init or tty):
         message = "a session runs cells: it has no command, no terminal and no --init"
         raise SpecError(message, hint="leave that out; exec runs commands in it")
@@ -520,15 +491,16 @@ def build(
     if seccomp not in ("default", "unconfined"):
         message = f"seccomp {seccomp!r} is not known"
         raise SpecError(message, hint="default or unconfined")
-    if image != "host":
-        message = f"image {image!r} is not known"
-        raise SpecError(message, hint="this version runs on the built-in image 'host'")
+    if _IMAGE.fullmatch(str(image)) is None:
+        message = f"image {image!r} can't be a name"
+        raise SpecError(message, hint="as python:3.12-slim, mylab:1, or an image's id")
     if hostname is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}", hostname):
         message = f"hostname {hostname!r} can't be used"
         raise SpecError(message, hint="letters, digits, - and ., up to 63")
     return ContainerSpec(
-        image=image,
+        image=str(image),
         command=argv,
+        entrypoint=None if entrypoint is None else _entrypoint(entrypoint, argv),
         env=_environment(env),
         workdir=workdir,
         user=None if user is None else str(user),
@@ -540,12 +512,13 @@ def build(
         seccomp=seccomp,  # type: ignore[arg-type]  # checked above
         read_only=read_only,
         mounts=tuple(v if isinstance(v, Mount) else parse_volume(v) for v in volumes)
+        + tuple(m if isinstance(m, Mount) else parse_mount(m) for m in mounts)
         + tuple(t if isinstance(t, Mount) else parse_tmpfs(t) for t in tmpfs),
         init=init,
         tty=tty,
         cold=cold,
         session=session,
         sample_s=_sample(sample),
-        stop_signal=_signal(stop_signal),
+        stop_signal=None if stop_signal is None else _signal(stop_signal),
         python_path=tuple(python_path),
     )

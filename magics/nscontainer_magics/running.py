@@ -163,7 +163,7 @@ class CellRun:
             message = f"variables go into Python cells only, and this is one of {program[0]}"
             raise SpecError(message, hint="-e NAME=$value gives a script a value")
         how = script.make(cell, program, name=self._place())
-        options = {"workdir": api.working_directory(), **asked.build}
+        options = api.script_options(asked.build)
         return lambda *, on_message, **sinks: api.run(  # noqa: ARG005  # a script sends none
             how.command, input=how.stdin, name=asked.name, **options, **sinks
         )

@@ -50,7 +50,8 @@ def parser() -> options.Parser:
     made = options.Parser(
         prog="nscontainer run",
         usage="nscontainer run [options] [--] COMMAND [ARGUMENT…]",
-        description="Run a command in a fresh container. Its exit code is ours: 128+n by signal n, "
+        description="Run a command in a fresh container; with --image, the image's own where none "
+        "is given. Its exit code is ours: 128+n by signal n, "
         "126 not executable, 127 not found, 125 where nscontainer itself failed.",
     )
     options.add_to(made, magic=False)
@@ -68,7 +69,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     made = parser()
     before, command = made.split_command(argv)
     given = made.parse_args(before)
-    if not command:
+    if not command and (given.image or "host") == "host" and not given.entrypoint:
         message = "there is no command to run"
         raise SpecError(message, hint="nscontainer run [options] -- COMMAND [ARGUMENT…]")
     if given.detach:
@@ -92,10 +93,18 @@ def build_options(given: argparse.Namespace) -> dict[str, Any]:
     The image ``host`` is this machine: a relative path in the command should mean what it means here.
     """
     kwargs = options.to_build_kwargs(given)
-    if "workdir" not in kwargs and kwargs.get("image", "host") == "host":
+    if "workdir" not in kwargs and _is_here(kwargs.get("image", "host")):
         with contextlib.suppress(FileNotFoundError):
             kwargs["workdir"] = os.getcwd()
     return kwargs
+
+
+def _is_here(image: str) -> bool:
+    if image == "host":
+        return True
+    from nscontainer.image import running
+
+    return running.stands_on_host(image)
 
 
 def _check_usage_file(path: str) -> None:
@@ -160,7 +169,7 @@ def stopping(container: Container) -> Iterator[None]:
         signal.signal(signal.SIGTERM, kill)
         signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT_S)
         with contextlib.suppress(NsContainerError):
-            container.signal(container.spec.stop_signal)
+            container.signal(container.stop_signal)
 
     def kill(_number: int, _frame: object) -> None:
         with contextlib.suppress(NsContainerError):

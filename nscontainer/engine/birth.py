@@ -184,6 +184,7 @@ class Birth:
             "name": self.request.name,
             "spec": self.spec.to_dict(),
             "image": self.spec.image,
+            **_of_image(self.request),
             "detach": self.request.detach,
             "remove": self.request.remove,
             "created_unix": time.time(),
@@ -331,7 +332,7 @@ class Birth:
             root=self.root.path,
             pivot=f"{request.images.scratch}/pivot",
             hostname=hostname,
-            name_files=_name_files(hostname, private=self.namespaces["net"] == "private"),
+            name_files=self._name_files(hostname),
             environment=self.environment,
             mapped=request.mapped,
             new_namespaces=new,
@@ -353,6 +354,16 @@ class Birth:
             entry_fds=self.cgroup.entry_fds(),
         )
 
+    def _name_files(self, hostname: str) -> dict[str, tuple[str, str]]:
+        """Give the name files' places and texts, those that the image has a place for."""
+        places = self.request.lowers[0].name_files
+        texts = _name_files(hostname, private=self.namespaces["net"] == "private")
+        return {
+            os.path.basename(path): (places[path], text)
+            for path, text in texts.items()
+            if path in places
+        }
+
     def _monitor_fds(self) -> tuple[int, ...]:
         if self.request.halt_at:  # init, too, watches for the owner's end then
             return (self._lock_fd,)
@@ -363,10 +374,10 @@ class Birth:
         return self.spec.hostname or (self.request.id if own else os.uname().nodename)
 
     def _environment(self) -> dict[str, str]:
-        environment = {**self.request.environment, "HOSTNAME": self._hostname()}
+        environment = {"HOSTNAME": self._hostname()}
         if self.spec.tty:
             environment["TERM"] = "xterm"
-        return {**environment, **dict(self.spec.env)}
+        return {**environment, **self.request.environment, **dict(self.spec.env)}
 
     def _await(self, point: str) -> None:
         """Wait until the first process is there, or says what went wrong, or the owner is gone."""
@@ -435,6 +446,7 @@ class Birth:
             "id": self.request.id,
             "name": self.request.name,
             "image": self.spec.image,
+            **{name: self.state.get(name) for name in ("image_id", "diff_ids", "on_host")},
             "spec": self.state["spec"],
             "start_mode": self.request.start_mode,
             "pooled": self.pooled,
@@ -452,6 +464,15 @@ class Birth:
                 "notes": list(self.request.images.notes),
             },
         }
+
+
+def _of_image(request: Request) -> dict[str, Any]:
+    """Give what the state file says of a stored image: its layers can't be removed as long as it does."""
+    image = request.image
+    if image is None:
+        return {}
+    kept = {name: image[name] for name in ("image_id", "layers", "diff_ids", "on_host")}
+    return {**kept, "volumes": list(request.lowers[0].volumes)}
 
 
 def _setup_error(answer: dict[str, Any]) -> errors.NsContainerError:

@@ -110,7 +110,7 @@ class Container:
             This host can't; a value can't; the name is taken.
         """
         made = making.make(spec, name=name, detach=detach, remove=remove, stdin=stdin, start=start)
-        container = cls(made.id, made.name, spec, made.top)
+        container = cls(made.id, made.name, made.spec, made.top)
         container._made = made
         return container
 
@@ -304,7 +304,7 @@ class Container:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask the container to end by its stop signal; kill it after ``timeout_s`` seconds."""
-        self.signal(self.spec.stop_signal)
+        self.signal(self.stop_signal)
         deadline = time.monotonic() + timeout_s
         while state.is_owned(self.directory):
             if time.monotonic() > deadline:
@@ -312,6 +312,11 @@ class Container:
                     self.kill()
                 deadline += timeout_s
             time.sleep(0.01)
+
+    @property
+    def stop_signal(self) -> int:
+        """What :meth:`stop` sends first."""
+        return self.spec.stop_signal or int(signal.SIGTERM)
 
     def pause(self) -> None:
         """Freeze every process of the container."""

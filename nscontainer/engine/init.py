@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 
 from nscontainer.engine import devices, users
 from nscontainer.engine.stages import Stages
-from nscontainer.engine.usercode import CHANNEL_FD, RUNNER, become_user_code
+from nscontainer.engine.usercode import CHANNEL_FD, RUNNER, become_user_code, check_python
 from nscontainer.errors import CommandError, NsContainerError, SetupError
 from nscontainer.image.host import OWN
 from nscontainer.linux import caps, clone, mount, net, prctl, rlimits, seccomp
@@ -61,8 +61,8 @@ class InitPlan:
     root: str
     pivot: str
     hostname: str
-    name_files: dict[str, str]
-    """Text of /etc/hostname, hosts and resolv.conf."""
+    name_files: dict[str, tuple[str, str]]
+    """Where the image has /etc/hostname, hosts and resolv.conf, and their text; by their last name."""
     environment: dict[str, str]
     mapped: bool
     new_namespaces: frozenset[str]
@@ -362,14 +362,16 @@ def _attach_files(plan: InitPlan) -> None:
         source="nscontainer",
     )
     root = _Root()
-    root.attach(tree, OWN)
-    for path, text in plan.name_files.items():
-        own = f"{OWN}/{os.path.basename(path)}"
-        fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    root.attach(os.dup(tree), OWN)
+    # By the tree's fd: what the image has at a path of this name may be a link to anywhere.
+    for own, (path, text) in plan.name_files.items():
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(own, flags, 0o644, dir_fd=tree)
         os.write(fd, text.encode())
         os.close(fd)
         with contextlib.suppress(FileNotFoundError):
-            root.attach(mount.open_tree(own), path, directory=False)
+            root.attach(mount.open_tree(own, dirfd=tree), path, directory=False)
+    os.close(tree)
     os.close(root.fd)
 
 
@@ -455,6 +457,8 @@ def _confine(plan: InitPlan) -> None:
         plan.stdio = _terminal(plan.sync)
     _standard_streams(plan)  # before the next line: no fd of the host is left to get out by
     _enter(plan.spec.workdir or "/")
+    if plan.runner_tree is not None and "NSCONTAINER_PYTHON" not in plan.environment:
+        check_python(plan.spec.image, plan.environment)
     _resource_limits(plan)  # after the set-up's own need of file descriptors
     become(account, plan.capabilities)
 

@@ -16,7 +16,7 @@ from typing import Any
 from nscontainer import errors
 from nscontainer.engine import spawner_client, state, wire
 from nscontainer.errors import EngineError, NsContainerError, SetupError
-from nscontainer.image import host
+from nscontainer.image import host, running
 from nscontainer.spec import ContainerSpec, check_id
 
 
@@ -37,6 +37,8 @@ class Made:
     channel: socket.socket | None
     samples_fd: int
     tty: int | None
+    spec: ContainerSpec
+    """As asked for, and what the image says."""
     stages: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -157,14 +159,16 @@ def make(spec: ContainerSpec, **options: Any) -> Made:
     options
         name, detach, remove, stdin, start: as Container.create's.
     """
-    try:
-        return _make(spec, **options)
-    except _SpawnerDiedError:  # since the last container, perhaps: another is started, once
-        return _make(spec, **options)
+    with running.resolved(spec) as (whole, image):
+        try:
+            return _make(whole, image, **options)
+        except _SpawnerDiedError:  # since the last container, perhaps: another is started, once
+            return _make(whole, image, **options)
 
 
 def _make(
     spec: ContainerSpec,
+    image: running.Resolved | None,
     *,
     name: str | None,
     detach: bool,
@@ -197,9 +201,10 @@ def _make(
             channel, channel_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             ours.callback(channel_theirs.close)
             fds.append(channel_theirs.fileno())
-        request = _request(spec, container_id, name)
+        request = _request(spec, image, container_id, name)
         request |= {"detach": detach, "remove": remove, "start": start}
-        spawner = _ask(request, tuple(fds), cells=cell and not spec.cold)
+        on_host = image is None or image.on_host
+        spawner = _ask(request, tuple(fds), cells=cell and not spec.cold and on_host)
     held = [fd for fd in (stdout, stderr) if fd is not None]
     inbox = wire.Inbox(control)
     try:
@@ -228,6 +233,7 @@ def _make(
         channel=channel,
         samples_fd=got[0],
         tty=got[1] if len(got) > 1 else None,
+        spec=spec,
         stages=answer["stages"],
     )
 
@@ -263,22 +269,30 @@ def _ask(
     return spawner
 
 
-def _request(spec: ContainerSpec, container_id: str, name: str) -> wire.Message:
-    environment = host.environment(os.environ)
-    environment["NSCONTAINER_PYTHON"] = sys.executable
-    # A command's own interpreter has its own first entry: the directory of what it runs.
-    paths = spec.python_path or sys.path[1:]
-    return {
+def _request(
+    spec: ContainerSpec, image: running.Resolved | None, container_id: str, name: str
+) -> wire.Message:
+    request = {
         "op": "create",
         "id": container_id,
         "name": name,
         "spec": spec.to_dict() | {"env": []},
-        "environment": environment,
+        "image": None if image is None else image.to_dict(),
         "home": os.path.expanduser("~"),
-        "needed": [
-            path
-            for path in (spec.workdir, sys.prefix, sys.base_prefix, sys.exec_prefix, *paths)
-            if path and os.path.isabs(path)
-        ],
         "halt_at": os.environ.get("NSCONTAINER_HALT_AT"),
     }
+    if image is not None and not image.on_host:  # nothing of this machine's own is any use in it
+        return request | {"environment": dict(image.environment), "needed": []}
+    environment = host.environment(os.environ)
+    environment["NSCONTAINER_PYTHON"] = sys.executable
+    if image is not None:  # its own come over the host's
+        ours = {name: value for name, value in image.environment.items() if name != "PATH"}
+        environment |= ours
+    # A command's own interpreter has its own first entry: the directory of what it runs.
+    paths = spec.python_path or sys.path[1:]
+    needed = [
+        path
+        for path in (spec.workdir, sys.prefix, sys.base_prefix, sys.exec_prefix, *paths)
+        if path and os.path.isabs(path)
+    ]
+    return request | {"environment": environment, "needed": needed}

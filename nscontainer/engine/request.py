@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nscontainer.engine import rootfs
 from nscontainer.linux import cgroup
@@ -33,6 +34,8 @@ class Request:
     seccomp_program: bytes | None = None
     owner_pidfd: int | None = None
     run_cell: Callable[[socket.socket], int] | None = None
+    image: Mapping[str, Any] | None = None
+    """A stored image (:class:`nscontainer.image.running.Resolved`); None is ``host``."""
     halt_at: str | None = None
     start: bool = False
     """Let the user's code go as soon as the container is made."""

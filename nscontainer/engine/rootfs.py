@@ -4,9 +4,10 @@ Every mount here is made in the spawner's or a monitor's own mount namespace, so
 behind on the host: the namespace goes with its last process.
 
 The layers of one view, top first: the container's read-write layer (on disk, under the state
-directory), the init layer (on the spawner's tmpfs: what hides, what is empty, mount points), and the
-host's own directory, read-only. With a user namespace the host's directory and the read-write layer
-are idmapped mounts, so that root in the container owns what root owns, and is nobody outside.
+directory), the init layer (on the spawner's tmpfs: what hides, what is empty, mount points), and,
+read-only, the host's own directory or a stored image's layers. With a user namespace these and the
+read-write layer are idmapped mounts, so that root in the container owns what root owns, and is
+nobody outside.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
-from nscontainer.image.host import WORLD_WRITABLE, Plan, View
+from nscontainer.engine import initlayer, overlay
+from nscontainer.errors import EngineError
+from nscontainer.image.host import Plan, View
 from nscontainer.linux import caps, clone, mount, syscalls
 from nscontainer.linux.syscalls import (
+    RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
     KernelError,
     openat2,
 )
@@ -31,12 +36,9 @@ from nscontainer.linux.syscalls import (
 IDS: Final = 65536
 """How many user and group ids a container's user namespace has."""
 
-INIT_FILES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
-"""Empty in the init layer; the real ones are mounted over them and never committed."""
 UPPER: Final = "upper"
 WORK: Final = "work"
 """What a container's directory has for each view, with the view's number: its read-write layer."""
-MARKER: Final = "/.nscontainerenv"
 
 
 def enter_private_namespace() -> None:
@@ -73,13 +75,21 @@ class Lower:
 
     view: View
     init_layer: str
-    host_layer: str
+    lowerdirs: tuple[str, ...]
+    """All of them, top first; relative ones begin at ``base``."""
+    base: str
+    redirect: Literal["follow", "nofollow"]
+    """Whether a layer may say that a directory stands elsewhere: the engine's own may."""
     idmapped: bool
+    name_files: Mapping[str, str]
+    """Where each of :data:`INIT_FILES` is to be mounted."""
+    volumes: tuple[str, ...] = ()
+    """Directories that belong to no image."""
 
 
 @dataclass(slots=True)
 class Images:
-    """The host image's layers as this spawner has them mounted, one set for each plan asked for.
+    """The images' layers as this spawner has them mounted, one set for each plan asked for.
 
     Parameters
     ----------
@@ -87,14 +97,18 @@ class Images:
         A directory of the host, over which the spawner's private tmpfs is mounted.
     id_base
         The host's id for the container's root.
+    store
+        Where the unpacked layers of stored images are, each by its key.
     """
 
     scratch: str
     id_base: int
+    store: str
     notes: list[str] = field(default_factory=list)
     layers: list[tuple[Lower, ...]] = field(default_factory=list)
     _numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     _id_map_fd: int | None = None
+    _stores: dict[bool, tuple[str, bool]] = field(default_factory=dict)
     generation: int = 0
     """How often something was mounted: a copy of the namespace from before lacks the newest."""
 
@@ -103,7 +117,7 @@ class Images:
         fd = mount.new_filesystem("tmpfs", {"mode": "0755", "size": "64m"}, source="nscontainer")
         mount.move_mount(fd, self.scratch)
         os.close(fd)
-        for name in ("rw", "root", "pivot"):
+        for name in ("rw", "root", "pivot", "empty", "moment"):
             os.mkdir(f"{self.scratch}/{name}")
 
     def id_map_fd(self) -> int:
@@ -112,30 +126,67 @@ class Images:
             self._id_map_fd = make_id_map_namespace(self.id_base)
         return self._id_map_fd
 
-    def number(self, plan: Plan, *, mapped: bool) -> int:
-        """Give a plan's place in ``layers``, mounting its layers at the first call."""
-        key = (repr(plan), mapped, *(identity(view.path) for view in plan.views))
+    # --- the image host, and what stands on it ------------------------------------------------
+
+    def number(self, plan: Plan, keys: tuple[str, ...] = (), *, mapped: bool) -> int:
+        """Give a plan's place in ``layers``, mounting its layers at the first call.
+
+        Parameters
+        ----------
+        keys
+            Of committed layers that stand on the host, base first.
+        """
+        key = (repr(plan), mapped, *(identity(view.path) for view in plan.views), *self.seals(keys))
         if key not in self._numbers:
-            self.layers.append(tuple(self._lower(view, mapped=mapped) for view in plan.views))
+            lowers = tuple(self._on_host(view, keys, mapped=mapped) for view in plan.views)
+            self.layers.append(lowers)
             self._numbers[key] = len(self.layers) - 1
         return self._numbers[key]
 
-    def _lower(self, view: View, *, mapped: bool) -> Lower:
+    def _on_host(self, view: View, keys: tuple[str, ...], *, mapped: bool) -> Lower:
+        store, own_mapped = self._mounted_store(mapped=mapped) if keys else ("/", True)
         self.generation += 1
         init_layer = f"{self.scratch}/i{self.generation}"
         host_layer = f"{self.scratch}/l{self.generation}"
-        make_init_layer(init_layer, view, owner=self.id_base if mapped else 0)
+        initlayer.make_init_layer(init_layer, view, owner=self.id_base if mapped else 0)
         os.mkdir(host_layer)
-        fd = mount.open_tree(view.path)
+        idmapped = self._show(view.path, host_layer, mapped=mapped)
+        parts = [f"{key}{view.path}".rstrip("/") for key in reversed(keys)]
+        return Lower(
+            view,
+            init_layer,
+            (*filter(self._has_directory, parts), init_layer, host_layer),
+            store,
+            "follow",
+            idmapped and own_mapped,
+            {path: path for path in initlayer.INIT_FILES},
+        )
+
+    def _has_directory(self, path: str) -> bool:
+        """Tell whether a layer has a directory there, and no link on the way to it."""
         try:
-            idmapped = mapped
-            if mapped:
-                idmapped = self._shift_ids(fd, view.path)
+            top = os.open(self.store, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            flags, how = os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+            os.close(openat2(top, path, flags, how))
+        except OSError:
+            return False
+        finally:
+            os.close(top)
+        return True
+
+    def _show(self, path: str, place: str, *, mapped: bool) -> bool:
+        """Mount a directory of the host read-only; tell whether its ids are mapped."""
+        fd = mount.open_tree(path)
+        try:
+            idmapped = mapped and self._shift_ids(fd, path)
             mount.mount_setattr(fd, set_=mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV)
-            mount.move_mount(fd, host_layer)
+            mount.move_mount(fd, place)
         finally:
             os.close(fd)
-        return Lower(view, init_layer, host_layer, idmapped)
+        return idmapped
 
     def _shift_ids(self, fd: int, path: str) -> bool:
         try:
@@ -147,6 +198,82 @@ class Images:
             return False
         return True
 
+    # --- stored images ------------------------------------------------------------------------
+
+    def number_of_stored(
+        self, keys: tuple[str, ...], volumes: tuple[str, ...], *, mapped: bool
+    ) -> int:
+        """Give a stored image's place in ``layers``, making it ready at the first call.
+
+        Parameters
+        ----------
+        keys
+            Of its layers, base first.
+        volumes
+            The paths that it declares as no part of it.
+        """
+        key = ("stored", mapped, volumes, *self.seals(keys))
+        if key not in self._numbers:
+            store, idmapped = self._mounted_store(mapped=mapped)
+            self.generation += 1
+            init_layer = f"{self.scratch}/i{self.generation}"
+            fd = self._united(keys)
+            try:
+                owner = self.id_base if mapped else 0
+                found = initlayer.make_image_init_layer(
+                    init_layer, initlayer.Tree(fd), volumes, owner=owner
+                )
+            finally:
+                os.close(fd)
+            dirs = (init_layer, *reversed(keys))
+            root = View("/")
+            lower = Lower(
+                root, init_layer, dirs, store, "nofollow", idmapped, found.name_files, found.volumes
+            )
+            self.layers.append((lower,))
+            self._numbers[key] = len(self.layers) - 1
+        return self._numbers[key]
+
+    def _united(self, keys: tuple[str, ...]) -> int:
+        """Unite an image's layers to look into: with ids as they are on disk, and nowhere attached."""
+        dirs = (*reversed(keys), f"{self.scratch}/empty")  # it takes two where nothing is written
+        options = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
+        attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV
+        if len(dirs) == 1:
+            dirs = (f"{self.scratch}/empty", f"{self.scratch}/moment")
+        return overlay.unite(
+            dirs, self.store, dict(options), attrs=attrs, scratch=f"{self.scratch}/moment"
+        )
+
+    def _mounted_store(self, *, mapped: bool) -> tuple[str, bool]:
+        """Mount the store's layers, all at once: one that comes later is seen there by itself."""
+        if mapped not in self._stores:
+            self.generation += 1
+            place = f"{self.scratch}/s{self.generation}"
+            os.mkdir(place)
+            self._stores[mapped] = place, self._show(self.store, place, mapped=mapped)
+        return self._stores[mapped]
+
+    def seals(self, keys: tuple[str, ...]) -> tuple[object, ...]:
+        """Tell one unpacking of a layer from another: what was mounted before it is no good any more.
+
+        Raises
+        ------
+        EngineError
+            One isn't there.
+        """
+        seals = []
+        for key in keys:
+            try:
+                facts = os.stat(f"{self.store}/{key}")
+            except OSError as error:
+                message = f"layer {key} of the image is not unpacked: {error.strerror}"
+                raise EngineError(
+                    message, hint="nscontainer pull or load the image again"
+                ) from None
+            seals.append((key, facts.st_dev, facts.st_ino, facts.st_ctime_ns))
+        return tuple(seals)
+
 
 def identity(path: str) -> tuple[int, int] | None:
     """Tell which file stands at a path now; None where none does."""
@@ -157,102 +284,14 @@ def identity(path: str) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def make_init_layer(layer: str, view: View, *, owner: int) -> None:
-    """Write a view's init layer: what hides the host's directories, and mount points."""
-    os.mkdir(layer, 0o755)
-    if view.path != "/":
-        with contextlib.suppress(OSError):
-            facts = os.stat(view.path)
-            os.chmod(layer, stat.S_IMODE(facts.st_mode))
-            os.chown(layer, owner + facts.st_uid, owner + facts.st_gid)
-    else:
-        os.chown(layer, owner, owner)
-    inside = _Relative(layer, view.path, owner)
-    for path in sorted(view.hidden):
-        inside.directory(path, opaque=True)
-    for path in sorted(view.directories | view.shown):
-        inside.directory(path)
-    for path in sorted(view.shown):
-        inside.show(path)
-    for path in sorted(view.removed):
-        inside.whiteout(path)
-    for path, target in sorted(view.links.items()):
-        inside.link(path, target)
-    if view.path == "/":
-        for path in INIT_FILES:
-            inside.file(path)
-        inside.file(MARKER)
-
-
-@dataclass(frozen=True, slots=True)
-class _Relative:
-    """Makes files of a layer by the container's absolute paths. The layer is nobody else's yet."""
-
-    layer: str
-    top: str
-    owner: int
-
-    def _place(self, path: str) -> str:
-        relative = os.path.relpath(path, self.top)
-        here = self.layer
-        seen = self.top.rstrip("/")
-        for part in os.path.dirname(relative).split("/"):
-            if part:
-                here, seen = f"{here}/{part}", f"{seen}/{part}"
-                if not os.path.isdir(here):
-                    self._mkdir(here, seen)
-        return os.path.join(self.layer, relative)
-
-    def _mkdir(self, here: str, path: str) -> None:
-        """Make a directory with the host's mode and owner, as a merged directory shows the top's."""
-        os.mkdir(here, 0o755)
-        uid = gid = 0
-        with contextlib.suppress(OSError):
-            facts = os.stat(path)
-            os.chmod(here, stat.S_IMODE(facts.st_mode))
-            uid, gid = facts.st_uid, facts.st_gid
-        if path in WORLD_WRITABLE:
-            os.chmod(here, 0o1777)  # noqa: S103 - sticky, as /tmp is
-        os.chown(here, self.owner + uid, self.owner + gid)
-
-    def directory(self, path: str, *, opaque: bool = False) -> None:
-        here = self._place(path)
-        if not os.path.isdir(here):
-            self._mkdir(here, path)
-        if opaque:
-            os.setxattr(here, "trusted.overlay.opaque", b"y")
-
-    def show(self, path: str) -> None:
-        """Let a directory below an opaque one be seen: overlayfs looks it up from the layers' roots.
-
-        An absolute redirect leaves the opaque parent behind (fs/overlayfs/namei.c, ovl_lookup). A
-        mount of its own would do as well, at the price of another read-write layer.
-        """
-        target = "/" + os.path.relpath(path, self.top)
-        os.setxattr(f"{self.layer}{target}", "trusted.overlay.redirect", os.fsencode(target))
-
-    def whiteout(self, path: str) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.mknod(self._place(path), stat.S_IFCHR, os.makedev(0, 0))
-
-    def link(self, path: str, target: str) -> None:
-        here = self._place(path)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(target, here)
-            os.chown(here, self.owner, self.owner, follow_symlinks=False)
-
-    def file(self, path: str) -> None:
-        here = self._place(path)
-        os.close(os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-        os.chown(here, self.owner, self.owner)
-
-
 @dataclass(frozen=True, slots=True)
 class Root:
     """A container's root, mounted in the monitor's namespace at ``path``."""
 
     path: str
     description: str
+    upper_shift: int
+    """By how much ids are higher in the read-write layer on disk than in the container."""
 
 
 def make_upper(data_dir: str, lowers: tuple[Lower, ...]) -> None:
@@ -294,16 +333,16 @@ def assemble(
     top = f"{images.scratch}/root"
     for index, lower in enumerate(lowers):
         with _acting_as(images.id_base if shifted else 0):
-            overlay = _overlay(lower, rw, index, volatile=volatile)
+            united = _overlay(lower, rw, index, images.scratch, volatile=volatile)
         try:
             if index == 0:
-                mount.move_mount(overlay, top)
+                mount.move_mount(united, top)
             else:
-                _attach(overlay, top, lower.view.path)
+                _attach(united, top, lower.view.path)
         finally:
-            os.close(overlay)
+            os.close(united)
     kind = "overlay on idmapped layers" if all(low.idmapped for low in lowers) else "overlay"
-    return Root(top, kind)
+    return Root(top, kind, 0 if shifted or not mapped else images.id_base)
 
 
 @contextlib.contextmanager
@@ -335,21 +374,24 @@ def _own(data_dir: str, lowers: tuple[Lower, ...], owner: int) -> None:
         os.chown(upper, facts.st_uid or owner, facts.st_gid or owner)
 
 
-def _overlay(lower: Lower, rw: str, index: int, *, volatile: bool) -> int:
+def _overlay(lower: Lower, rw: str, index: int, scratch: str, *, volatile: bool) -> int:
     options: dict[str, str | None] = {
-        "lowerdir": f"{lower.init_layer}:{lower.host_layer}",
         "upperdir": f"{rw}/{UPPER}{index}",
         "workdir": f"{rw}/{WORK}{index}",
         # Whatever the host's defaults are: a layer to be committed must be plain files. The init
         # layer's redirects are followed, none is made.
-        "redirect_dir": "follow",
+        "redirect_dir": lower.redirect,
         "metacopy": "off",
         "index": "off",
     }
     if volatile:
         options["volatile"] = None
-    fd = mount.new_filesystem(
-        "overlay", options, attrs=mount.MOUNT_ATTR_NODEV, source="nscontainer"
+    fd = overlay.unite(
+        lower.lowerdirs,
+        lower.base,
+        options,
+        attrs=mount.MOUNT_ATTR_NODEV,
+        scratch=f"{scratch}/moment",
     )
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:  # overlayfs' answer to a work directory it can't use
         os.close(fd)
@@ -359,7 +401,7 @@ def _overlay(lower: Lower, rw: str, index: int, *, volatile: bool) -> int:
     return fd
 
 
-def _attach(overlay: int, top: str, path: str) -> None:
+def _attach(united: int, top: str, path: str) -> None:
     """Mount onto a path of the new root, found beneath its fd and not from outside."""
     root = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -367,7 +409,7 @@ def _attach(overlay: int, top: str, path: str) -> None:
             root, path, os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
         )
         try:
-            mount.move_mount(overlay, target)
+            mount.move_mount(united, target)
         finally:
             os.close(target)
     finally:

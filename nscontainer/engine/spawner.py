@@ -73,7 +73,7 @@ class Spawner:
             _sweep_in_background(self.top)
             self.layout = cgroup.detect()
             base = _FIRST_BASE + 65536 * int.from_bytes(os.urandom(2)) % (_LAST_BASE - _FIRST_BASE)
-            self.images = rootfs.Images(f"{self.top}/mnt", base)
+            self.images = rootfs.Images(f"{self.top}/mnt", base, f"{self.top}/images/layers")
             rootfs.enter_private_namespace()
             self.images.mount_scratch()
         except NsContainerError as error:
@@ -232,14 +232,19 @@ class Spawner:
     def _layers(self, message: wire.Message) -> int:
         """Give the number of a request's layers; the host is looked at again after a while."""
         mapped = _is_mapped(message["spec"])
+        image = message["image"]
+        keys = () if image is None else tuple(image["layers"])
+        if image is not None and not image["on_host"]:
+            return self.images.number_of_stored(keys, tuple(image["volumes"]), mapped=mapped)
         needed, home = [str(path) for path in message["needed"]], str(message["home"])
         # A directory removed and made anew under the same path is another one: look again.
-        key = (mapped, home, *needed, *map(rootfs.identity, needed))
+        places = (*map(rootfs.identity, needed), *self.images.seals(keys))
+        key = (mapped, home, *needed, *places)
         now = time.monotonic()
         made, number = self._plans.get(key, (0.0, -1))
         if number < 0 or now - made > PLAN_AGE_S:
             plan = host.plan(needed, home=home, hide=[self.top])
-            number = self.images.number(plan, mapped=mapped)
+            number = self.images.number(plan, keys, mapped=mapped)
             self._plans[key] = (now, number)
         return number
 
@@ -288,6 +293,7 @@ class Spawner:
             seccomp_program=self.seccomp_program(message["spec"]),
             owner_pidfd=self.owner_pidfd,
             run_cell=run_cell,
+            image=message["image"],
             halt_at=message.get("halt_at"),
             start=bool(message.get("start")),
             spawner_pid=self.pid,

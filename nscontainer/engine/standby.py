@@ -29,7 +29,8 @@ def kind(message: wire.Message) -> tuple[object, ...] | None:
     looked_up = spec["mounts"] or "net" in spec["host_namespaces"]
     if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
         return None
-    return (message["layers"], spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
+    own = message["image"] and (message["image"]["image_id"], message["image"]["name"])
+    return (message["layers"], own, spec["command"] is None, *(spec[name] for name in _OF_A_KIND))
 
 
 def request_for_next(message: wire.Message) -> wire.Message | None:

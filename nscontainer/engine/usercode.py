@@ -8,7 +8,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from nscontainer.errors import CommandError
+from nscontainer.errors import CommandError, SpecError
 from nscontainer.image.host import OWN
 from nscontainer.linux import prctl
 from nscontainer.linux.syscalls import close_range
@@ -18,11 +18,29 @@ if TYPE_CHECKING:
 
 CHANNEL_FD: Final = 3
 RUNNER: Final = f"{OWN}/runner"
+IMAGES_PYTHON: Final = "python3"
+"""What a cell runs under in an image that is not this machine's system."""
+
+
+def check_python(image: str, environment: dict[str, str]) -> None:
+    """Make sure that a cell has an interpreter to run under, while there is nothing to be undone.
+
+    Raises
+    ------
+    SpecError
+        The image has none in its PATH.
+    """
+    for directory in environment.get("PATH", os.defpath).split(":"):
+        place = f"{directory or '.'}/{IMAGES_PYTHON}"
+        if os.access(place, os.X_OK) and os.path.isfile(place):
+            return
+    message = f"image {image!r} has no python3 to run a cell with"
+    raise SpecError(message, hint="--sh runs shell lines in it; or an image as python:3.12-slim")
 
 
 def become_user_code(plan: InitPlan) -> int:
     """Run the cell and give its exit code, or become the program and never return."""
-    python = plan.environment.pop("NSCONTAINER_PYTHON", "python3")
+    python = plan.environment.pop("NSCONTAINER_PYTHON", IMAGES_PYTHON)
     if plan.run_cell is not None:
         os.environ.clear()
         os.environ.update(plan.environment)
@@ -38,7 +56,9 @@ def become_user_code(plan: InitPlan) -> int:
         return plan.run_cell(socket.socket(fileno=plan.channel))
     argv = list(plan.spec.command or ())
     if not argv:  # a cell's cold start: the runner, read-only in the container
-        argv = [python, "-I", RUNNER, str(CHANNEL_FD)]
+        # Of another image's own interpreter the variables count: PYTHONPATH may be in its ENV.
+        isolated = ["-I"] if python != IMAGES_PYTHON else []
+        argv = [python, *isolated, RUNNER, str(CHANNEL_FD)]
     if plan.spec.init:
         _split_off_command(tty=plan.spec.tty)
     return execute(argv, plan.environment)

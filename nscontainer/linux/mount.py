@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from nscontainer.linux.syscalls import (
@@ -120,7 +120,7 @@ def mount_setattr(
 
 def new_filesystem(
     fstype: str,
-    options: Mapping[str, str | None] | None = None,
+    options: Mapping[str, str | None] | Sequence[tuple[str, str | None]] = (),
     *,
     attrs: int = 0,
     source: str | None = None,
@@ -132,7 +132,7 @@ def new_filesystem(
     fstype
         As in /proc/filesystems.
     options
-        Mount options; a value of None is a flag.
+        Mount options, or pairs where one may be given several times; a value of None is a flag.
     attrs
         ``MOUNT_ATTR_*``.
 
@@ -144,10 +144,10 @@ def new_filesystem(
     context = syscall(FSOPEN, "fsopen", os.fsencode(fstype), 1, path=fstype)  # 1: close-on-exec
     try:
         try:
-            pairs = dict(options or {})
+            pairs = list(options.items() if isinstance(options, Mapping) else options)
             if source is not None:
-                pairs["source"] = source
-            for key, value in pairs.items():
+                pairs.append(("source", source))
+            for key, value in pairs:
                 if value is None:
                     _fsconfig(context, FSCONFIG_SET_FLAG, key, None)
                 else:
@@ -188,6 +188,15 @@ def make_private(propagation: int = MS_PRIVATE) -> None:
     """Keep this mount namespace's events to itself: mount(2) of / with MS_REC | MS_PRIVATE."""
     result = libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC | propagation), None)
     check(result, "mount", "/")
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
+    """Mount at a path: mount(2), which takes longer options than fsconfig(2)."""
+    result = libc.mount(
+        os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
+        os.fsencode(data),
+    )  # fmt: skip
+    check(result, "mount", fstype)
 
 
 def umount2(path: str, flags: int = MNT_DETACH) -> None:

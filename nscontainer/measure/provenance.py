@@ -33,10 +33,15 @@ class Provenance:
         The host's, and those that the process that ran it could use.
     governor
         CPU frequency governor of the first CPU.
-    packages
-        Name → version of each Python package that a cell could import.
+    python, packages
+        The interpreter, and name → version of each package that a cell could import; None and none in
+        an image that is not this machine's system, whose own they are.
     image_digest
-        None for the ``host`` image: the machine itself has none.
+        The image's id, the digest of its configuration. None for the ``host`` image: the machine
+        itself has none.
+    image_layers
+        The digests of its layers' contents (diffIDs), base first: those on the host, of an image that
+        stands on it.
     spec
         :meth:`nscontainer.spec.ContainerSpec.to_dict`, to run it again.
     """
@@ -61,18 +66,21 @@ class Provenance:
     packages: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None
     image_digest: str | None = None
+    image_layers: tuple[str, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON types; :meth:`from_dict` reads it back."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return plain | {"image_layers": list(self.image_layers)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Provenance:
         """Rebuild it; keys of another version are left out."""
         names = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in plain.items() if k in names})
+        values = {k: v for k, v in plain.items() if k in names}
+        return cls(**values | {"image_layers": tuple(values.get("image_layers") or ())})
 
     def rows(self) -> list[tuple[str, str]]:
         """Give it as (what, which) pairs for a table, fit to be shown; no packages, spec or code."""
@@ -104,6 +112,7 @@ class Provenance:
             ("packages", str(len(self.packages)) if self.packages else None),
             ("image", self.image),
             ("image digest", self.image_digest),
+            ("image layers", str(len(self.image_layers)) if self.image_layers else None),
         ]
         return [(what, text_of(which)) for what, which in pairs if which is not None]
 
@@ -121,8 +130,9 @@ def collect(record: Mapping[str, Any], code: str | None) -> Provenance:
     free = memory.get("SwapFree")
     total = memory.get("SwapTotal")
     static = _static()
+    elsewhere = record.get("on_host") is False  # with a Python of its own, or none
     return Provenance(
-        **static,
+        **static | ({"python": None} if elsewhere else {}),
         time_utc=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         cgroup_version=(record["cgroup"] or {}).get("version"),
         cpus_allowed=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -133,8 +143,10 @@ def collect(record: Mapping[str, Any], code: str | None) -> Provenance:
         swap_used_bytes=None if total is None or free is None else total - free,
         load_1min=_load(),
         nscontainer=packages.get("nscontainer") or _own_version(),
-        packages=packages,
+        packages={} if elsewhere else packages,
         image=record["image"],
+        image_digest=record.get("image_id"),
+        image_layers=tuple(record.get("diff_ids") or ()),
         spec=record["spec"] or {},
         code=code,
     )

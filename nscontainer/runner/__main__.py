@@ -1,18 +1,28 @@
-"""A cold start: ``python3 -I DIR FD`` runs a cell under whichever python3 the image has."""
+"""A cold start: ``python3 -I DIR FD`` runs a cell under whichever python3 the image has.
 
-from __future__ import annotations
+In words that every Python 3 reads: an old one is to say that it is too old.
+"""
+
+import sys
+
+if sys.version_info < (3, 8):  # noqa: UP036  # an image's own
+    sys.stderr.write(
+        "nscontainer: a cell needs Python 3.8 or newer, and the image's python3 is %d.%d "  # noqa: UP031
+        "(--sh runs shell lines in it)\n" % sys.version_info[:2]
+    )
+    sys.exit(126)
 
 import importlib.util
 import os
 import socket
-import sys
-from typing import Any
 
 
-def _load() -> Any:
+def _load():  # type: ignore[no-untyped-def]  # noqa: ANN202  # Any would be an import that shows
     """Import this directory as a package under a name that no user's module has."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
+    if not sys.flags.isolated:
+        sys.path.insert(0, "")  # as any Python that is not given a file
     spec = importlib.util.spec_from_file_location(
         "_nscontainer_runner", os.path.join(here, "__init__.py"), submodule_search_locations=[here]
     )

@@ -18,7 +18,7 @@ GOOD = {
     "memory_swap": "2G", "pids_limit": "20", "ulimit": "nofile=64 core=0", "timeout": "1m",
     "cpu_time": "10s", "env": "A=1 'B=2 3'", "workdir": "/tmp", "user": "1000",
     "hostname": "lab", "stop_signal": "INT", "image": "host", "volume": "/tmp:/data:ro",
-    "tmpfs": "/scratch:size=1M", "network": "host", "share": "uts,ipc", "uts": "host",
+    "tmpfs": "/scratch:size=1M", "mount": "type=tmpfs,target=/x", "network": "host", "share": "uts,ipc", "uts": "host",
     "ipc": "host", "pid": "host", "userns": "host", "cgroupns": "host", "time": "host",
     "cap_add": "NET_RAW", "cap_drop": "ALL", "seccomp": "unconfined",
     "security_opt": "seccomp=unconfined", "sample": "100ms",

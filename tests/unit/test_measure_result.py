@@ -379,7 +379,9 @@ def test_messages_become_notebook_outputs():
 
 def test_it_can_be_run_again():
     """The spec comes back as the value that makes the same container."""
-    asked = spec.build(["sleep", "1"], cpu="20%", ulimits=["nofile=10"], env={"A": "b"})
+    asked = spec.build(
+        ["sleep", "1"], cpu="20%", ulimits=["nofile=10"], env={"A": "b"}, stop_signal="INT"
+    )
     run = result(spec=asked.to_dict())
     assert run.spec == asked
-    assert signal.Signals(run.spec.stop_signal) is signal.SIGTERM
+    assert signal.Signals(run.spec.stop_signal) is signal.SIGINT
