@@ -398,6 +398,9 @@ class Birth:
         if not answer.get(point):
             raise _setup_error(answer)
         self.stage.times += [(str(name), int(ns)) for name, ns in answer["stages"]]
+        if answer.get("made"):  # volumes whose mount points the image lacks: seldom
+            self.state["made"] = [str(path) for path in answer["made"]]
+            self.save(self.state["status"])
 
     # --- used by the monitor -----------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import posixpath
 import select
 import signal
 import socket
@@ -35,6 +36,7 @@ from nscontainer.linux.syscalls import (
     kernel_error,
     openat2,
 )
+from nscontainer.mounts import Mount
 from nscontainer.spec import ContainerSpec
 
 MASKED: Final = (
@@ -85,6 +87,8 @@ class InitPlan:
     halt: Callable[[str], None] | None = None
     standby: bool = False
     """Wait for the request when all is made that doesn't depend on it."""
+    made: list[str] = field(default_factory=list)
+    """What was missing of the mount points of volumes: no part of what the user has written."""
     entry_fds: list[int] = field(default_factory=list)
     """Files of the v1 cgroups that a thread writes 0 to, to move in."""
 
@@ -94,7 +98,7 @@ def main(plan: InitPlan) -> NoReturn:
     code = 125
     try:
         times = set_up(plan)
-        _send(plan.sync, {"ready": True, "stages": times})
+        _send(plan.sync, {"ready": True, "stages": times, "made": plan.made})
         if plan.sync.recv(1) != b"G":
             os._exit(125)
         code = become_user_code(plan)
@@ -267,26 +271,41 @@ def _pivot(root: int) -> None:
 
 
 class _Root:
-    """Places in the container's root, always found beneath its fd."""
+    """Places in the container's root, always found beneath its fd.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    made
+        Takes the paths that are made in it.
+    """
+
+    def __init__(self, made: list[str] | None = None) -> None:
+        self._made = [] if made is None else made
         self.fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open(self, path: str) -> int:
         return openat2(self.fd, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
-    def make(self, path: str, *, directory: bool) -> int:
-        """Open a mount point, making what is missing of it."""
+    def make(self, path: str, *, directory: bool, links: int = 40) -> int:
+        """Open a mount point, making what is missing of it; of a link that leads nowhere, its target."""
         with contextlib.suppress(FileNotFoundError):
             return self.open(path)
         parent, _, name = path.rstrip("/").rpartition("/")
-        above = self.make(parent, directory=True) if parent else os.dup(self.fd)
+        above = self.make(parent, directory=True, links=links) if parent else os.dup(self.fd)
         try:
+            place = os.readlink(f"/proc/self/fd/{above}")
+            target = _link_at(above, name)
+            if target is not None and links:
+                path = posixpath.normpath(posixpath.join(place, target))
+                return self.make(f"/{path.lstrip('/')}", directory=directory, links=links - 1)
             if directory:
                 os.mkdir(name, 0o755, dir_fd=above)
             else:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(name, flags, 0o644, dir_fd=above))
+            self._made.append(posixpath.join(place, name))
+        except KernelError:
+            raise
         except OSError as error:
             raise kernel_error(error.errno or 0, "mkdir" if directory else "open", path) from None
         finally:
@@ -302,6 +321,13 @@ class _Root:
         finally:
             os.close(target)
             os.close(tree)
+
+
+def _link_at(above: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=above)
+    except OSError:  # nothing there, or no link
+        return None
 
 
 def _attach_filesystems(trees: dict[str, int], cgroups: dict[str, int]) -> None:
@@ -376,7 +402,7 @@ def _attach_files(plan: InitPlan) -> None:
 
 
 def _attach_volumes(plan: InitPlan) -> None:
-    root = _Root()
+    root = _Root(plan.made)
     # By fd, and before a volume may lie over one: the image's views, not what is mounted on them.
     frozen = [root.open(path) for path in plan.views] if plan.spec.read_only else []
     for tree, target in plan.volumes:
@@ -384,18 +410,26 @@ def _attach_volumes(plan: InitPlan) -> None:
         root.attach(tree, target, directory=is_directory)
     for entry in plan.spec.mounts:
         if entry.type == "tmpfs":
-            options: dict[str, str | None] = {"mode": "1777"}
-            if entry.size_bytes is not None:
-                options["size"] = str(entry.size_bytes)
-            attrs = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
-            tree = mount.new_filesystem("tmpfs", options, attrs=attrs, source="tmpfs")
-            root.attach(tree, entry.target)
+            root.attach(_tmpfs(entry), entry.target)
     if plan.runner_tree is not None:
         root.attach(plan.runner_tree, RUNNER)
     os.close(root.fd)
     for fd in frozen:
         mount.mount_setattr(fd, set_=mount.MOUNT_ATTR_RDONLY)
         os.close(fd)
+
+
+def _tmpfs(entry: Mount) -> int:
+    options: dict[str, str | None] = {"mode": f"{0o1777 if entry.mode is None else entry.mode:o}"}
+    if entry.size_bytes is not None:
+        options["size"] = str(entry.size_bytes)
+    options |= {
+        name: str(number) for name in ("uid", "gid") if (number := getattr(entry, name)) is not None
+    }
+    attrs = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    attrs |= mount.MOUNT_ATTR_RDONLY if entry.read_only else 0
+    attrs |= 0 if entry.exec else mount.MOUNT_ATTR_NOEXEC
+    return mount.new_filesystem("tmpfs", options, attrs=attrs, source="tmpfs")
 
 
 def _mask() -> None:

@@ -150,5 +150,6 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
     known = sorted(set(known))
     repository = name.partition("@")[0].rpartition("/")[2].partition(":")[0]
     same = [k for k in known if k.rpartition("/")[2].partition(":")[0] == repository]
-    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return list(dict.fromkeys([*alike, *same]))[:3]
+    typed = {k.removesuffix(":latest"): k for k in known}  # which nobody types
+    alike = difflib.get_close_matches(name, typed, n=3, cutoff=0.6)
+    return list(dict.fromkeys([*(typed[k] for k in alike), *same]))[:3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from nscontainer.spec import ContainerSpec, parse_signal
 
 if TYPE_CHECKING:
     from nscontainer.image.records import Image
+    from nscontainer.image.store import Store
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where the image sets none: Docker's own."""
@@ -82,7 +84,7 @@ def resolved(spec: ContainerSpec) -> Iterator[tuple[ContainerSpec, Resolved | No
         image = store.get(spec.image)
         check_platform(image, spec.image)
         whole = with_image(spec, image)
-        keys = tuple(store.unpack(image))
+        keys = _unpacked(store, image)
         yield (
             whole,
             Resolved(
@@ -95,6 +97,30 @@ def resolved(spec: ContainerSpec) -> Iterator[tuple[ContainerSpec, Resolved | No
                 volumes=volumes(image),
             ),
         )
+
+
+_seen: dict[tuple[str, str], tuple[tuple[str, ...], tuple[object, ...]]] = {}
+"""Images whose layers this process has seen unpacked: keys, and which directories those were."""
+
+
+def _unpacked(store: Store, image: Image) -> tuple[str, ...]:
+    """Have an image's layers unpacked; a look at 30 of them takes longer than a 30th of a start."""
+    known = _seen.get((store.root, image.id))
+    if known is None or known[1] != _seals(store, known[0]):
+        keys = tuple(store.unpack(image))
+        known = _seen[store.root, image.id] = keys, _seals(store, keys)
+    return known[0]
+
+
+def _seals(store: Store, keys: tuple[str, ...]) -> tuple[object, ...]:
+    seals = []
+    for key in keys:
+        try:
+            facts = os.stat(f"{store.root}/layers/{key}")
+        except OSError:
+            return (None,)  # unlike any that is there
+        seals.append((facts.st_ino, facts.st_ctime_ns))
+    return tuple(seals)
 
 
 def stands_on_host(name: str) -> bool:

@@ -35,4 +35,4 @@ def _load():  # type: ignore[no-untyped-def]  # noqa: ANN202  # Any would be an 
 
 
 if __name__ == "__main__":
-    os._exit(_load().main(socket.socket(fileno=int(sys.argv[1]))))
+    os._exit(_load().main(socket.socket(fileno=int(sys.argv[1]))))  # type: ignore[no-untyped-call]
