@@ -21,6 +21,9 @@ from nscontainer.image.tree import OPEN_DIRECTORY, is_whiteout
 _CHUNK: Final = 1 << 20
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEEPEST: Final = 400
+_MOST_ZEROS: Final = 1 << 30
+"""Up to so many bytes of holes are written as zeros: Docker (20.10 to 28; tar-split) loads and runs a layer with
+a sparse entry, but can't save or push it: "could not verify layer data"."""
 _IDS: Final = 65536
 _NOBODY: Final = 65534
 _KINDS: Final = {
@@ -169,7 +172,7 @@ class Packer:
                 return  # replaced between two looks: the next commit has it
             size = facts.st_size
             pieces = _pieces(file, size) if facts.st_blocks * 512 < size else None
-            if pieces is None:
+            if pieces is None or size - sum(length for _, length in pieces) <= _MOST_ZEROS:
                 self._entry(path, tarstream.FILE, facts, size=size, xattrs=_xattrs(file))
                 self._data(file, [(0, size)])
             else:

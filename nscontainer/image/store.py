@@ -111,6 +111,15 @@ class Store:
         with self.holding(), BlobWriter(self._blobs, digest, size) as writer:
             yield writer
 
+    @property
+    def scratch(self) -> str:
+        """The directory for what is only temporary, on the store's own filesystem."""
+        return self._blobs.scratch
+
+    def sweep(self) -> int:
+        """Free what nothing names, unless somebody is adding; give how many bytes that was."""
+        return self._try_sweep()
+
     # --- layers ----------------------------------------------------------------------------
 
     def add_layer(

@@ -207,6 +207,9 @@ class Sweep:
             path = f"{directory}/{name}"
             with contextlib.suppress(OSError):
                 if unwanted(name):
+                    if os.path.isdir(path):  # of an import or a bootstrap that was killed
+                        remove_tree(path)
+                        continue
                     size = os.stat(path).st_size
                     os.unlink(path)
                     freed += size
