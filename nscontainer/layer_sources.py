@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from nscontainer import disk_usage
 from nscontainer.engine import state
-from nscontainer.errors import NotFoundError, SpecError
-from nscontainer.layerstack import Source, Stack, unite
+from nscontainer.errors import ImageError, NotFoundError, SpecError
+from nscontainer.layerstack import LayerKind, Source, Stack, unite
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.image.records import Image
     from nscontainer.image.store import Store
-
-HOST: Final = "host"
 
 
 def stack_of(reference: str) -> Stack:
@@ -44,28 +44,33 @@ def stack_of(reference: str) -> Stack:
 
 
 def _of_image(image: Image, store: Store) -> list[Source]:
+    """Give an image's layers; those of one that stands on ``host`` have that below them."""
     store.unpack(image)
-    made_by = layer_names(image)
-    base = [_host()] if image.on_host else []
-    for number, layer in enumerate(image.layers):
-        directory = store.layer_dir(layer.diff_id)
-        assert directory is not None
-        base.append(
-            Source(
-                made_by[number],
-                "image" if base else "base",
-                (("", directory),),
-                digest=layer.diff_id,
-            )
-        )
-    return base
+    diff_ids = [layer.diff_id for layer in image.layers]
+    stored = _stored(diff_ids, made_by(image), store, base=not image.on_host)
+    return [_host(), *stored] if image.on_host else stored
 
 
-def layer_names(image: Image) -> list[str]:
-    """Say of each layer what made it; the base is the image's, where nothing better is known."""
+def _stored(
+    diff_ids: Sequence[str], names: Sequence[str], store: Store, *, base: bool
+) -> list[Source]:
+    found = []
+    for number, diff_id in enumerate(diff_ids):
+        directory = store.layer_dir(diff_id)
+        if directory is None:
+            message = f"layer {diff_id} is not unpacked"
+            raise ImageError(message, hint="pull or load the image again")
+        kind: LayerKind = "base" if base and number == 0 else "image"
+        found.append(Source(names[number], kind, (("", directory),), digest=diff_id))
+    return found
+
+
+def made_by(image: Image) -> list[str]:
+    """Say of each layer what made it, as the image's history has it."""
     steps = [step for step in image.history if not step.get("empty_layer")]
-    said = [str(step.get("created_by") or "") for step in steps[: len(image.layers)]]
-    said += [""] * (len(image.layers) - len(said))
+    said = [str(step.get("created_by") or step.get("comment") or "") for step in steps]
+    # A history that doesn't fit says nothing of any layer.
+    said = said if len(said) == len(image.layers) else [""] * len(image.layers)
     return [text or f"layer {number}" for number, text in enumerate(said)]
 
 
@@ -76,14 +81,40 @@ def _host() -> Source:
     def shows(path: str) -> bool:
         return not any(path == top or path.startswith(f"{top}/") for top in (*HIDDEN, *SECRETS))
 
-    return Source(HOST, "base", (("", "/"),), listed=False, shows=shows)
+    return Source(
+        "host: this machine's own system", "base", (("", "/"),), listed=False, shows=shows
+    )
 
 
 def _of_container(container: Container, store: Store) -> list[Source]:
+    """Give a container's: its image's, the init layer, the read-write layer.
+
+    The init layer lies on the host's files and below what was committed on them; on an image of the
+    store it lies above all of that.
+    """
     facts = state.read(container.directory) or {}
-    del facts, store
-    return [
-        Source(
-            "read-write layer", "rw", tuple(("", d) for d in disk_usage.uppers(container.directory))
-        )
-    ]
+    stored: list[Source] = []
+    on_host = "image_id" not in facts or bool(facts.get("on_host"))
+    if "image_id" in facts:
+        diff_ids = [str(one) for one in facts.get("diff_ids") or ()]
+        stored = _stored(diff_ids, _names(facts, len(diff_ids), store), store, base=not on_host)
+    below = [_host(), _INIT, *stored] if on_host else [*stored, _INIT]
+    views = facts.get("views") or ["/"]
+    directories = disk_usage.uppers(container.directory)
+    parts = tuple((str(v).rstrip("/"), d) for v, d in zip(views, directories, strict=False))
+    return [*below, Source("read-write layer", "rw", parts)]
+
+
+_INIT: Final = Source(
+    "init layer", "init", known=("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+)
+"""What the engine mounts files over; with more mount points, which it makes where the image has none."""
+
+
+def _names(facts: state.State, count: int, store: Store) -> list[str]:
+    """Say what made the layers, as long as their image is in the store."""
+    with contextlib.suppress(NotFoundError, ImageError):
+        image = store.get(str(facts["image_id"]))
+        if len(image.layers) == count:
+            return made_by(image)
+    return [f"layer {number}" for number in range(count)]

@@ -146,11 +146,14 @@ class _Drawing:
             0.1, self.height - 0.22, f"layers of {text_of(self.stack.name, 60)}", ha="left",
             weight="bold", size=11,
         )  # fmt: skip
-        total = sum(layer.size_bytes or 0 for layer in self.stack.layers)
+        counted = [n for n, layer in enumerate(self.stack.layers) if layer.size_bytes is not None]
+        total = sum(self.stack.layers[n].size_bytes or 0 for n in counted)
         hidden = sum(
-            e.size_bytes or 0 for e in self.stack.entries if e.kind in ("shadowed", "deleted")
+            entry.size_bytes or 0
+            for entry in self.stack.entries
+            if entry.kind in ("shadowed", "deleted") and entry.layer in counted
         )
-        parts = [plural(top, "layer"), f"{units.format_size(total)} on disk"]
+        parts = [plural(top, "layer"), units.format_size(total)]
         if hidden:
             parts.append(f"{units.format_size(hidden)} of it hidden")
         self._text(0.1, self.height - 0.45, " · ".join(parts), ha="left", size=8, color=_FAINT)
@@ -268,7 +271,7 @@ class _Drawing:
             if text.startswith("the mark"):
                 self._text(x + 0.15, y + 0.09, "✕", size=7, weight="bold")
             self._text(x + 0.36, y + 0.09, text, ha="left", size=7)
-            x += 0.62 + 0.062 * len(text)
+            x += 0.6 + 0.058 * len(text)
         notes = ["shaded part of a layer: its size, on a log scale"]
         if left_out:
             notes.append(f"{plural(left_out, 'more path')} with hidden files: .frame has them")

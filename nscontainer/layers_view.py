@@ -186,6 +186,8 @@ def _add(column: Column, found: list[Entry]) -> None:
 
 def facts(layer: Layer) -> str:
     """Say how much a layer has: ``1234 files · 45.6 MiB``."""
+    if layer.kind == "init":
+        return "what the engine mounts files over; never committed"
     if layer.files is None:
         return "this machine's own files, not counted"
     said = [plural(layer.files, "file"), units.format_size(layer.size_bytes)]
