@@ -68,6 +68,15 @@ class Blobs:
             raise damaged(blob.digest, "its digest is another")
         return data
 
+    def partials(self) -> list[int]:
+        """Give the bytes of each file in the making, or left by who was killed."""
+        sizes = []
+        with os.scandir(self.scratch) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    sizes.append(entry.stat().st_size)
+        return sizes
+
     def put(self, data: bytes) -> str:
         """Keep some bytes; give their digest."""
         digest = digests.of(data)

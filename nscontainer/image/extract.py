@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from nscontainer.errors import LayerError
-from nscontainer.image import files, tarstream
+from nscontainer.image import files, tarheader, tarstream
 from nscontainer.image.compression import Reads
-from nscontainer.image.tarstream import Entry, Reader, Source, shown
+from nscontainer.image.tarheader import MOST_IDS, Entry, shown
+from nscontainer.image.tarstream import Reader, Source
 from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, split
 
 WHITEOUT: Final = b".wh."
@@ -30,6 +31,8 @@ _HOLE: Final = 64 << 10
 _ZEROS: Final = bytes(_HOLE)
 _MANY_IDS: Final = 65535
 _NOTES: Final = 20
+_ENTRY_BYTES: Final = 600
+"""What an entry takes of memory, without its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Limits:
         Of one path; Linux opens none longer than 4096 at a time.
     header_bytes
         Of one entry's extended headers.
+    kept_bytes
+        Of memory for the directories' names and attributes.
     """
 
     bytes: int | None = 64 << 30
@@ -53,6 +58,7 @@ class Limits:
     name_bytes: int = 4096
     name_parts: int = 256
     header_bytes: int = 1 << 20
+    kept_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def extract(
 
 class _Extraction:
     def __init__(self, source: Source, top: int, limits: Limits, shift: int) -> None:
-        self.tree = Tree(top)
+        self.tree = Tree(top, limits.name_parts)
         self._top = top
         self._source = source
         self._reader = Reader(source, max_header_bytes=limits.header_bytes)
@@ -105,15 +111,13 @@ class _Extraction:
         self._described: dict[Parts, Entry] = {}
         self._opaque: set[Parts] = set()
         self._notes: dict[str, None] = {}
-        self._entries = self._bytes = 0
+        self._entries = self._bytes = self._kept = 0
 
     def all(self) -> Extracted:
         """Take every entry, and then the rest of the stream: it is part of the digest."""
         while entry := self._reader.next():
             self._entries += 1
-            if self._entries > self._limits.entries:
-                message = f"the layer has more than {self._limits.entries} entries"
-                raise LayerError(message)
+            self._count(entry)
             self.tree.trim()
             try:
                 self._one(entry)
@@ -124,10 +128,21 @@ class _Extraction:
         self._finish_directories()
         return Extracted(self._entries, self._bytes, tuple(self._notes))
 
+    def _count(self, entry: Entry) -> None:
+        """Hold the layer to its limits, also those of our own memory: directories are kept to the end."""
+        most = self._limits
+        if self._entries + len(self.tree.made) > most.entries:
+            raise LayerError(f"the layer has more than {most.entries} entries")
+        if entry.kind == tarheader.DIRECTORY:
+            self._kept += _ENTRY_BYTES + 2 * len(entry.name)
+            self._kept += sum(len(name) + len(value) for name, value in entry.xattrs.items())
+            if self._kept > most.kept_bytes:
+                raise LayerError("the layer's directories have too many and too long names")
+
     def _one(self, entry: Entry) -> None:
         parts = self._split(entry.name)
         if not parts:
-            if entry.kind != tarstream.DIRECTORY:
+            if entry.kind != tarheader.DIRECTORY:
                 raise _bad(entry, "an entry without a name")
             self._described[()] = entry
             return
@@ -137,9 +152,9 @@ class _Extraction:
         fd, parent = self.tree.directory(parts[:-1])
         if base.startswith(WHITEOUT):
             self._whiteout(fd, parent, base, entry)
-        elif entry.kind == tarstream.DIRECTORY:
+        elif entry.kind == tarheader.DIRECTORY:
             self._directory(fd, (*parent, base), entry)
-        elif entry.kind == tarstream.FILE:
+        elif entry.kind == tarheader.FILE:
             self._file(fd, (*parent, base), entry)
             return
         else:
@@ -174,7 +189,7 @@ class _Extraction:
                 self._data(file, entry)
             self._source.skip(tarstream.padding(entry.stored))
             if self._root:
-                os.fchown(file, entry.uid + self._shift, entry.gid + self._shift)
+                os.fchown(file, *self._owner(entry))
             if entry.xattrs:
                 self._xattrs(file, entry)
             os.fchmod(file, entry.mode)
@@ -222,11 +237,11 @@ class _Extraction:
         """Links, devices, fifos."""
         base = path[-1]
         make = {
-            tarstream.HARD_LINK: self._hard_link,
-            tarstream.SYMLINK: self._symlink,
-            tarstream.FIFO: self._node,
-            tarstream.CHARACTER: self._node,
-            tarstream.BLOCK_DEVICE: self._node,
+            tarheader.HARD_LINK: self._hard_link,
+            tarheader.SYMLINK: self._symlink,
+            tarheader.FIFO: self._node,
+            tarheader.CHARACTER: self._node,
+            tarheader.BLOCK_DEVICE: self._node,
         }[entry.kind]
         try:
             made = make(fd, base, entry)
@@ -267,14 +282,14 @@ class _Extraction:
         return True
 
     def _node(self, fd: int, base: bytes, entry: Entry) -> bool:
-        if entry.kind == tarstream.FIFO:
+        if entry.kind == tarheader.FIFO:
             os.mkfifo(base, 0o600, dir_fd=fd)
             return True
-        if entry.major == entry.minor == 0 and entry.kind == tarstream.CHARACTER:
+        if entry.major == entry.minor == 0 and entry.kind == tarheader.CHARACTER:
             raise _bad(entry, "a character device 0/0, which overlayfs would take for a whiteout")
         if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
             raise _bad(entry, f"there is no device {entry.major}:{entry.minor}")
-        kind = stat.S_IFCHR if entry.kind == tarstream.CHARACTER else stat.S_IFBLK
+        kind = stat.S_IFCHR if entry.kind == tarheader.CHARACTER else stat.S_IFBLK
         try:
             os.mknod(base, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=fd)
         except PermissionError:
@@ -303,11 +318,8 @@ class _Extraction:
     def _named_attributes(self, fd: int, base: bytes, entry: Entry) -> None:
         """Owner, mode, attributes and time of what can't be opened."""
         if self._root:
-            os.chown(
-                base, entry.uid + self._shift, entry.gid + self._shift,
-                dir_fd=fd, follow_symlinks=False,
-            )  # fmt: skip
-        if entry.kind != tarstream.SYMLINK:
+            os.chown(base, *self._owner(entry), dir_fd=fd, follow_symlinks=False)
+        if entry.kind != tarheader.SYMLINK:
             # No link, and nobody but us is here to make it one.
             os.chmod(base, entry.mode, dir_fd=fd)
         if entry.xattrs:
@@ -326,6 +338,13 @@ class _Extraction:
             try:
                 os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
             except OSError as error:
+                if error.errno in (
+                    errno.ENOSPC,
+                    errno.E2BIG,
+                    errno.ERANGE,
+                ):  # ext4: ENOSPC for one too large
+                    why = f"its attribute {shown(name)} of {len(value)} bytes is too large here"
+                    raise _bad(entry, why) from None
                 if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL):
                     raise
                 self._note(f"attributes {shown(name)} are left out: {error.strerror}")
@@ -333,7 +352,7 @@ class _Extraction:
     def _finish_directories(self) -> None:
         """Give directories their owner, mode and time, deepest first: nothing is made in them any more."""
         self.tree.forget()
-        plain = Entry(b"", tarstream.DIRECTORY, b"", 0o755, 0, 0, 0, 0, 0, 0, 0)
+        plain = Entry(b"", tarheader.DIRECTORY, b"", 0o755, 0, 0, 0, 0, 0, 0, 0)
         paths = self._described.keys() | self.tree.made | self._opaque | {()}
         for path in sorted(paths, reverse=True):
             entry = self._described.get(path, plain)
@@ -358,7 +377,7 @@ class _Extraction:
 
     def _directory_attributes(self, fd: int, path: Parts, entry: Entry) -> None:
         if self._root:
-            os.fchown(fd, entry.uid + self._shift, entry.gid + self._shift)
+            os.fchown(fd, *self._owner(entry))
         if entry.xattrs:
             self._xattrs(fd, entry)
         if path in self._opaque:
@@ -376,6 +395,12 @@ class _Extraction:
         for known in (self._described, self._opaque, self.tree.made):
             for old in [p for p in known if p[:depth] == path]:
                 known.pop(old) if isinstance(known, dict) else known.discard(old)
+
+    def _owner(self, entry: Entry) -> tuple[int, int]:
+        owner = entry.uid + self._shift, entry.gid + self._shift
+        if not all(0 <= number <= MOST_IDS for number in owner):
+            raise _bad(entry, f"there is no user or group {max(owner)}")
+        return owner
 
     def _note_ids(self, entry: Entry) -> None:
         if entry.uid > _MANY_IDS or entry.gid > _MANY_IDS:

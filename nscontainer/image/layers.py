@@ -52,6 +52,14 @@ class Layers:
             return None
         return value if isinstance(value, dict) else None
 
+    def sizes(self) -> dict[str, int]:
+        """Give the bytes of each unpacked layer, by key."""
+        found = {}
+        for name in os.listdir(self.directory):
+            if not name.startswith(".") and not name.endswith(".json"):
+                found[name] = int((self.facts(name) or {}).get("bytes", 0))
+        return found
+
     def is_there(self, diff_id: str) -> bool:
         """Tell whether a layer is unpacked, and whole."""
         key = digests.key(diff_id)
@@ -70,7 +78,9 @@ class Layers:
     def _note(self, key: str, facts: dict[str, Any]) -> None:
         files.write_whole(f"{self.path(key)}.json", json.dumps(facts).encode(), self._scratch)
 
-    def unpack(self, layer: Layer, progress: Progress | None = None) -> None:
+    def unpack(
+        self, layer: Layer, progress: Progress | None = None, stop: threading.Event | None = None
+    ) -> None:
         """Unpack a layer if it isn't; safe with others at the same.
 
         Raises
@@ -91,7 +101,7 @@ class Layers:
             os.mkdir(new, 0o755)
             try:
                 with files.disk_errors("a layer was being unpacked"):
-                    made = self._extract(layer, new, progress)
+                    made = self._extract(layer, new, progress, stop)
                     facts = {
                         "diff_id": layer.diff_id,
                         "entries": made.entries,
@@ -106,12 +116,16 @@ class Layers:
                 tree.remove_tree(new)
                 raise
 
-    def _extract(self, layer: Layer, into: str, progress: Progress | None) -> extract.Extracted:
+    def _extract(
+        self, layer: Layer, into: str, progress: Progress | None, stop: threading.Event | None
+    ) -> extract.Extracted:
         blob = layer.descriptor
         short = digests.short(blob.digest)
         packed, plain = digests.Hashing(), digests.Hashing()
 
         def read_packed(data: bytes) -> None:
+            if stop is not None and stop.is_set():
+                raise _StoppedError("stopped")
             packed.update(data)
             if progress:
                 progress(Event("unpack", short, packed.size, blob.size))
@@ -150,26 +164,32 @@ class Layers:
         for layer in wanted:
             if layer not in missing:
                 self.settle(layer.key)
-        in_parallel(lambda layer: self.unpack(layer, progress), missing)
+        in_parallel(lambda layer, stop: self.unpack(layer, progress, stop), missing)
         return [layer.key for layer in layers]
 
 
-def in_parallel(work: Callable[[Layer], None], items: list[Layer]) -> None:
-    """Do something to each, a few at a time; the first failure stops what has not begun and is raised."""
+def in_parallel(work: Callable[[Layer, threading.Event], None], items: list[Layer]) -> None:
+    """Do something to each, a few at a time; the first failure, or an interrupt, stops the others."""
+    stop = threading.Event()
     if len(items) < 2:
         for item in items:
-            work(item)
+            work(item, stop)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
     with ThreadPoolExecutor(_TOGETHER, thread_name_prefix="nscontainer-unpack") as pool:
-        jobs = [pool.submit(work, item) for item in items]
+        jobs = [pool.submit(work, item, stop) for item in items]
         try:
-            for job in jobs:
+            for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                 job.result()
         finally:
+            stop.set()
             for job in jobs:
                 job.cancel()
+
+
+class _StoppedError(Exception):
+    """Another layer has failed, or the user has interrupted."""
 
 
 class _Tapped:

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from nscontainer.errors import LayerError
-from nscontainer.image import tarstream
+from nscontainer.image import tarheader
 from nscontainer.image.compression import Writes
 from nscontainer.image.extract import OPAQUE, WHITEOUT
-from nscontainer.image.tarstream import BLOCK, padding, shown
+from nscontainer.image.tarheader import BLOCK, shown
+from nscontainer.image.tarstream import padding
 from nscontainer.image.tree import OPEN_DIRECTORY, is_whiteout
 
 _CHUNK: Final = 1 << 20
@@ -27,12 +28,12 @@ a sparse entry, but can't save or push it: "could not verify layer data"."""
 _IDS: Final = 65536
 _NOBODY: Final = 65534
 _KINDS: Final = {
-    stat.S_IFREG: tarstream.FILE,
-    stat.S_IFLNK: tarstream.SYMLINK,
-    stat.S_IFCHR: tarstream.CHARACTER,
-    stat.S_IFBLK: tarstream.BLOCK_DEVICE,
-    stat.S_IFDIR: tarstream.DIRECTORY,
-    stat.S_IFIFO: tarstream.FIFO,
+    stat.S_IFREG: tarheader.FILE,
+    stat.S_IFLNK: tarheader.SYMLINK,
+    stat.S_IFCHR: tarheader.CHARACTER,
+    stat.S_IFBLK: tarheader.BLOCK_DEVICE,
+    stat.S_IFDIR: tarheader.DIRECTORY,
+    stat.S_IFIFO: tarheader.FIFO,
 }
 
 
@@ -103,7 +104,7 @@ class Packer:
         owner = self._id(facts.st_uid), self._id(facts.st_gid)
         plain = stat.S_IMODE(facts.st_mode) == 0o755 and owner == (0, 0)
         if not plain or any(not _is_overlay(name) for name in xattrs):
-            self._entry(lead or b"./", tarstream.DIRECTORY, facts, xattrs=xattrs)
+            self._entry(lead or b"./", tarheader.DIRECTORY, facts, xattrs=xattrs)
 
     def _inside(self, fd: int, lead: bytes, depth: int) -> None:
         """Write what is in a directory: first what is no more there, then what is."""
@@ -132,13 +133,13 @@ class Packer:
             self._one(fd, name, lead + name, facts, depth)
 
     def _mark(self, path: bytes) -> None:
-        self._header(path, tarstream.FILE, mode=0, records=[])
+        self._header(path, tarheader.FILE, mode=0, records=[])
 
     def _one(self, fd: int, name: bytes, path: bytes, facts: os.stat_result, depth: int) -> None:
         kind = _KINDS.get(stat.S_IFMT(facts.st_mode))
         if kind is None:
             return  # a socket: of no use without who listens, and tar has no kind for it
-        if kind == tarstream.DIRECTORY:
+        if kind == tarheader.DIRECTORY:
             try:
                 inner = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
             except (FileNotFoundError, NotADirectoryError):
@@ -152,12 +153,12 @@ class Packer:
         if facts.st_nlink > 1:
             first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
             if first != path:
-                self._entry(path, tarstream.HARD_LINK, facts, link=first)
+                self._entry(path, tarheader.HARD_LINK, facts, link=first)
                 return
-        if kind == tarstream.FILE:
+        if kind == tarheader.FILE:
             self._file(fd, name, path, facts)
             return
-        link = os.readlink(name, dir_fd=fd) if kind == tarstream.SYMLINK else b""
+        link = os.readlink(name, dir_fd=fd) if kind == tarheader.SYMLINK else b""
         xattrs = _xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
         self._entry(path, kind, facts, link=link, xattrs=xattrs)
 
@@ -173,7 +174,7 @@ class Packer:
             size = facts.st_size
             pieces = _pieces(file, size) if facts.st_blocks * 512 < size else None
             if pieces is None or size - sum(length for _, length in pieces) <= _MOST_ZEROS:
-                self._entry(path, tarstream.FILE, facts, size=size, xattrs=_xattrs(file))
+                self._entry(path, tarheader.FILE, facts, size=size, xattrs=_xattrs(file))
                 self._data(file, [(0, size)])
             else:
                 self._sparse(file, path, facts, pieces)
@@ -198,7 +199,7 @@ class Packer:
         if not inner.isascii():
             inner = b"GNUSparseFile.0/file"
         self._entry(
-            inner, tarstream.FILE, facts, size=stored, xattrs=_xattrs(file), records=records
+            inner, tarheader.FILE, facts, size=stored, xattrs=_xattrs(file), records=records
         )
         self._write(table)
         self._data(file, pieces)
@@ -236,7 +237,7 @@ class Packer:
         for name in sorted(xattrs or ()):
             if not _is_overlay(name):
                 records.append((b"SCHILY.xattr." + name, (xattrs or {})[name]))
-        device = kind in (tarstream.CHARACTER, tarstream.BLOCK_DEVICE)
+        device = kind in (tarheader.CHARACTER, tarheader.BLOCK_DEVICE)
         self._header(
             path,
             kind,

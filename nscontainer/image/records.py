@@ -176,6 +176,25 @@ class Image:
         return self.labels.get(BASE_LABEL) == "host"
 
 
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune has removed: names or ids, and bytes freed on the disk."""
+
+    removed: tuple[str, ...]
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A line of ``df``: how many, how many of them in use, bytes on the disk, bytes a prune would free."""
+
+    kind: str
+    total: int
+    active: int
+    size_bytes: int
+    reclaimable_bytes: int
+
+
 def parse_time(text: object) -> dt.datetime | None:
     """Read RFC 3339 as Go writes it, with up to nine digits of a second's fraction; None if it isn't."""
     if not isinstance(text, str):

@@ -10,48 +10,29 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, BinaryIO, Final, Protocol
 
 from nscontainer.engine import state
-from nscontainer.errors import HostError, ImageError, NotFoundError, SpecError, StateError
+from nscontainer.errors import HostError, ImageError, SpecError
 from nscontainer.image import compression, files, media
 from nscontainer.image import digest as digests
 from nscontainer.image import index as indexes
 from nscontainer.image import names as names_
 from nscontainer.image.blobs import Blobs, BlobWriter
-from nscontainer.image.index import Index, Row
+from nscontainer.image.index import Index
 from nscontainer.image.layers import Layers
+from nscontainer.image.lookup import CONFIG_LIMIT, MANIFEST_LIMIT, Lookup, by_manifest
 from nscontainer.image.progress import Progress
-from nscontainer.image.records import BASE_LABEL, Descriptor, Image, Layer
-from nscontainer.image.sweep import CONFIG_LIMIT, MANIFEST_LIMIT, Reading, Sweep, by_manifest, users
+from nscontainer.image.records import BASE_LABEL, Descriptor, Image, Layer, Pruned, Usage
+from nscontainer.image.removal import Removal
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK: Final = 1 << 20
-_SHORTEST_ID: Final = 4
 
 
 class _Sink(Protocol):
     def write(self, data: bytes, /) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What a prune has removed: names or ids, and bytes freed on the disk."""
-
-    removed: tuple[str, ...]
-    freed_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """A line of ``df``: how many, how many of them in use, bytes on the disk, bytes a prune would free."""
-
-    kind: str
-    total: int
-    active: int
-    size_bytes: int
-    reclaimable_bytes: int
 
 
 class Store:
@@ -69,13 +50,12 @@ class Store:
             state.prepare(top)
             root = f"{top}/images"
         self.root = os.path.abspath(root)
-        self._top = os.path.dirname(self.root)
         _prepare(self.root)
         self._blobs = Blobs(self.root)
         self._index = Index(self.root)
         self._layers = Layers(self.root, self._blobs)
-        self._reading = Reading(self._blobs)
-        self._sweep = Sweep(self.root, self._top, self._blobs, self._layers, self._index)
+        self._lookup = Lookup(self._blobs)
+        self._removal = Removal(self.root, self._blobs, self._layers, self._index)
 
     # --- blobs -----------------------------------------------------------------------------
 
@@ -118,7 +98,7 @@ class Store:
 
     def sweep(self) -> int:
         """Free what nothing names, unless somebody is adding; give how many bytes that was."""
-        return self._try_sweep()
+        return self._removal.try_sweep()
 
     # --- layers ----------------------------------------------------------------------------
 
@@ -236,7 +216,7 @@ class Store:
         data = media.to_oci(manifest, media_type, what)
         with self.holding():
             descriptor = Descriptor(media.OCI_MANIFEST, self.put(data), len(data))
-            image = self._reading.image(descriptor)
+            image = self._lookup.image(descriptor)
             for layer in image.layers:
                 self._blobs.open(layer.descriptor).close()
             notes: dict[str, str] = {}
@@ -250,22 +230,14 @@ class Store:
             with self._index.changing() as rows:
                 marked = replace(descriptor, annotations=notes)
                 indexes.add(rows, marked, label, sources)
-        return self._image(descriptor.digest)
-
-    def _image(self, digest: str) -> Image:
-        return self._of(by_manifest(self._index.rows())[digest])
-
-    def _of(self, rows: list[Row]) -> Image:
-        sources = dict.fromkeys(source for row in rows for source in row.sources)
-        named = [row.name for row in rows if row.name is not None]
-        return self._reading.image(rows[0].manifest, named, sources)
+        return self._lookup.of(by_manifest(self._index.rows())[descriptor.digest])
 
     def images(self) -> list[Image]:
         """List the images, newest first; one that is damaged is left out (:meth:`get` says how)."""
         found = []
         for rows in by_manifest(self._index.rows()).values():
             with contextlib.suppress(ImageError):
-                found.append(self._of(rows))
+                found.append(self._lookup.of(rows))
         found.sort(
             key=lambda image: image.created.timestamp() if image.created else 0, reverse=True
         )
@@ -281,45 +253,7 @@ class Store:
         ImageError
             It is there and damaged.
         """
-        return self._of(self._find(ref, self._index.rows()))
-
-    def _find(self, ref: str, rows: list[Row]) -> list[Row]:
-        groups = by_manifest(rows)
-        digits = ref.removeprefix("sha256:")
-        if ref.startswith("sha256:") and ref in groups:
-            return groups[ref]
-        if not ref.startswith("sha256:"):
-            with contextlib.suppress(SpecError):
-                if found := _by_name(names_.parse(ref), groups):
-                    return found
-        hexadecimal = digits and not digits.strip("0123456789abcdef")
-        if hexadecimal and _SHORTEST_ID <= len(digits) <= 64:
-            hits = self._by_id(digits, groups)
-            if len(hits) > 1:
-                message = f"several images' ids begin with {ref!r}"
-                raise NotFoundError(message, hint="nscontainer images lists them")
-            if hits:
-                return next(iter(hits.values()))
-        raise self._not_found(ref, rows)
-
-    def _by_id(self, digits: str, groups: dict[str, list[Row]]) -> dict[str, list[Row]]:
-        found: dict[str, list[Row]] = {}
-        for digest, rows in groups.items():
-            with contextlib.suppress(ImageError):
-                config = self._reading.manifest(rows[0].manifest)[0].digest
-                if config[7:].startswith(digits):
-                    found.setdefault(config, []).extend(rows)
-                elif digest[7:].startswith(digits):
-                    found[digest] = rows
-        return found
-
-    def _not_found(self, ref: str, rows: list[Row]) -> NotFoundError:
-        known = [row.name for row in rows if row.name]
-        close = names_.close_matches(ref, known)
-        message = f"no image {ref!r:.300}"
-        if close:
-            message += f"; there is {' or '.join(close)}"
-        return NotFoundError(message, hint=f"%container pull {ref:.300}")
+        return self._lookup.of(self._lookup.find(ref, self._index.rows()))
 
     def tag(self, source: str, name: str) -> Image:
         """Give an image one more name, taken from whoever has it."""
@@ -328,10 +262,10 @@ class Store:
             message = f"{name!r} has a digest: a name to give is one without"
             raise SpecError(message, hint=f"as {reference.familiar_name}:1")
         with self._index.changing() as rows:
-            found = self._find(source, rows)
-            self._of(found)
+            found = self._lookup.find(source, rows)
+            self._lookup.of(found)
             indexes.add(rows, found[0].manifest, reference.familiar, ())
-        return self._image(found[0].manifest.digest)
+        return self._lookup.of(by_manifest(self._index.rows())[found[0].manifest.digest])
 
     def remove(self, ref: str, *, force: bool = False) -> list[str]:
         """Take a name from an image, and remove it with its last.
@@ -354,111 +288,15 @@ class Store:
         StateError
             A container stands on it, or it has several names.
         """
-        lines = []
-        with self._index.changing() as rows:
-            found = self._find(ref, rows)
-            going_manifests = {row.manifest.digest for row in found}
-            named = [row.name for row in found if row.name is not None]
-            label = self._label(ref, named)
-            if label is None and len(named) > 1 and not force:
-                message = f"image {ref} has several names: {', '.join(named)}"
-                raise StateError(message, hint="remove each, or all with --force")
-            going = named if label is None else [label]
-            holders: list[str] = []
-            last = len(going) == len(named)
-            if last:
-                holders = self._holders(found)
-                if holders and not force:
-                    message = f"image {ref} is in use by container {', '.join(holders[:5])}"
-                    raise StateError(message, hint="remove the container first")
-            for name in going:
-                indexes.drop_name(rows, name)
-                lines.append(f"untagged: {name}")
-            if last and not holders:
-                ids = self._ids(found)
-                rows[:] = [row for row in rows if row.manifest.digest not in going_manifests]
-                kept = {i for rest in by_manifest(rows).values() for i in self._ids(rest)}
-                lines += [f"deleted: {i}" for i in ids if i not in kept]
-        self._try_sweep()
-        return lines
-
-    def _label(self, ref: str, named: list[str]) -> str | None:
-        """Tell which of its names an image was asked for by; None for an id or a digest."""
-        with contextlib.suppress(SpecError):
-            reference = names_.parse(ref)
-            if reference.tag and reference.familiar in named:
-                return reference.familiar
-        return None
-
-    def _holders(self, rows: list[Row]) -> list[str]:
-        try:
-            image_id = self._reading.manifest(rows[0].manifest)[0].digest
-        except ImageError:
-            return []
-        return [user.container for user in users(self._top) if user.image_id == image_id]
-
-    def _ids(self, rows: list[Row]) -> list[str]:
-        try:
-            image = self._of(rows)
-        except ImageError:
-            return [rows[0].manifest.digest]
-        return [image.id, *(layer.diff_id for layer in reversed(image.layers))]
+        return self._removal.remove(ref, force=force)
 
     def prune(self, *, all: bool = False) -> Pruned:  # noqa: A002 - Docker's word
         """Remove nameless images (with ``all``: all that no container stands on) and broken-off pulls."""
-        removed = []
-        with self._index.changing() as rows:
-            used = {user.image_id for user in users(self._top)}
-            for digest, group in by_manifest(rows).items():
-                named = [row.name for row in group if row.name is not None]
-                if named and not all:
-                    continue
-                try:
-                    image_id = self._reading.manifest(group[0].manifest)[0].digest
-                except ImageError:
-                    image_id = digest
-                if image_id in used:
-                    continue
-                rows[:] = [row for row in rows if row.manifest.digest != digest]
-                removed += named or [image_id]
-        return Pruned(tuple(removed), self._try_sweep(partials=True))
-
-    def _try_sweep(self, *, partials: bool = False) -> int:
-        """Free what nothing names, unless somebody is adding: then the next one does."""
-        with files.exclusive_if_free(f"{self.root}/gc.lock") as alone:
-            return self._sweep.run(partials=partials) if alone else 0
+        return self._removal.prune(everything=all)
 
     def usage(self) -> list[Usage]:
         """Tell what takes how much space: images (their blobs), unpacked layers, broken-off pulls."""
-        used_ids = {user.image_id for user in users(self._top)}
-        used_keys = {key for user in users(self._top) for key in user.layers}
-        images = self.images()
-        active = [image for image in images if image.id in used_ids]
-        blobs = _sizes(images)
-        held = _sizes([image for image in images if image.id in used_ids or image.names])
-        keys = {layer.key for image in images for layer in image.layers}
-        unpacked = {}
-        for name in os.listdir(self._layers.directory):
-            if not name.startswith(".") and not name.endswith(".json"):
-                unpacked[name] = int((self._layers.facts(name) or {}).get("bytes", 0))
-        partial = []
-        with os.scandir(self._blobs.scratch) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    partial.append(entry.stat().st_size)
-        total = sum(blobs.values())
-        loose = sum(size for key, size in unpacked.items() if key not in keys | used_keys)
-        return [
-            Usage("images", len(images), len(active), total, total - sum(held.values())),
-            Usage(
-                "layers",
-                len(unpacked),
-                len(unpacked.keys() & used_keys),
-                sum(unpacked.values()),
-                loose,
-            ),
-            Usage("downloads", len(partial), 0, sum(partial), sum(partial)),
-        ]
+        return self._removal.usage(self.images())
 
 
 ORIGINAL: Final = "org.nscontainer.original-digest"
@@ -467,30 +305,6 @@ ORIGINAL: Final = "org.nscontainer.original-digest"
 
 def _compress(writer: BlobWriter, kind: str) -> compression.Compressing:
     return compression.compress(writer, kind)
-
-
-def _sizes(images: Sequence[Image]) -> dict[str, int]:
-    """Bytes of each blob, once."""
-    sizes = {}
-    for image in images:
-        sizes[image.manifest.digest] = image.manifest.size
-        for layer in image.layers:
-            sizes[layer.descriptor.digest] = layer.descriptor.size
-    return sizes
-
-
-def _by_name(wanted: names_.Reference, groups: dict[str, list[Row]]) -> list[Row]:
-    if wanted.digest:
-        source = f"{wanted.name_only()}@{wanted.digest}"
-        for digest, rows in groups.items():
-            same = any(
-                row.name and names_.parse(row.name).name_only() == wanted.name_only()
-                for row in rows
-            )
-            if (digest == wanted.digest and same) or any(source in row.sources for row in rows):
-                return rows
-        return []
-    return next((r for r in groups.values() if any(x.name == wanted.familiar for x in r)), [])
 
 
 def _prepare(root: str) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from nscontainer.engine import state
 from nscontainer.errors import ImageError
@@ -20,11 +19,9 @@ from nscontainer.image import media
 from nscontainer.image.blobs import Blobs
 from nscontainer.image.index import Index, Row
 from nscontainer.image.layers import Layers
-from nscontainer.image.records import Descriptor, Image, Layer
+from nscontainer.image.lookup import MANIFEST_LIMIT, Lookup, by_manifest
+from nscontainer.image.records import Descriptor
 from nscontainer.image.tree import remove_tree
-
-MANIFEST_LIMIT: Final = 8 << 20
-CONFIG_LIMIT: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,83 +55,15 @@ def users(top: str) -> list[User]:
     return found
 
 
-class Reading:
-    """Images read from their manifests and configs."""
-
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
-
-    def manifest(self, descriptor: Descriptor) -> tuple[Descriptor, list[Descriptor]]:
-        """Read a manifest: its config's descriptor and its layers', base first."""
-        data = self._blobs.read(descriptor, MANIFEST_LIMIT)
-        value = media.decode(data, f"the manifest {descriptor.digest}")
-        layers = value.get("layers") or []
-        if not isinstance(layers, list):
-            raise ImageError(f"the manifest {descriptor.digest} has no list of layers")
-        return (
-            Descriptor.from_json(value.get("config")),
-            [Descriptor.from_json(item) for item in layers],
-        )
-
-    def image(
-        self, descriptor: Descriptor, names: Iterable[str] = (), sources: Iterable[str] = ()
-    ) -> Image:
-        """Read an image.
-
-        Raises
-        ------
-        ImageError
-            A blob is missing or damaged, or its parts don't fit together.
-        """
-        config, layers = self.manifest(descriptor)
-        data = self._blobs.read(config, CONFIG_LIMIT)
-        value = media.decode(data, f"the config {config.digest}")
-        rootfs = value.get("rootfs")
-        diff_ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else []
-        if not isinstance(diff_ids, list) or len(diff_ids) != len(layers):
-            count = len(diff_ids) if isinstance(diff_ids, list) else 0
-            message = (
-                f"image {digests.short(config.digest)} names {count} layers and has {len(layers)}"
-            )
-            raise ImageError(message)
-        pairs = zip(layers, diff_ids, strict=True)
-        return Image(
-            id=config.digest,
-            manifest=descriptor,
-            names=tuple(sorted(names)),
-            config=value,
-            layers=tuple(Layer(layer, digests.check(diff_id)) for layer, diff_id in pairs),
-            repo_digests=tuple(_familiar(source) for source in sources),
-        )
-
-
-def _familiar(source: str) -> str:
-    name, _, digest = source.partition("@")
-    for lead in ("docker.io/library/", "docker.io/"):
-        if name.startswith(lead):
-            return f"{name[len(lead) :]}@{digest}"
-    return source
-
-
-def by_manifest(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Group the index by manifest, in its order."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.manifest.media_type == media.OCI_MANIFEST:
-            groups.setdefault(row.manifest.digest, []).append(row)
-    return groups
-
-
 class Sweep:
     """The removal of what nothing names; to be used while ``gc.lock`` is held alone."""
 
-    def __init__(self, root: str, top: str, blobs: Blobs, layers: Layers, index: Index) -> None:
-        self._root = root
+    def __init__(self, top: str, blobs: Blobs, layers: Layers, index: Index) -> None:
         self._top = top
         self._blobs = blobs
         self._layers = layers
         self._index = index
-        self._reading = Reading(blobs)
+        self._lookup = Lookup(blobs)
 
     def run(self, *, partials: bool = False) -> int:
         """Remove blobs, layers and leftovers; give how many bytes that was.
@@ -170,23 +99,25 @@ class Sweep:
                     self._names(inner, used, depth + 1)
             return
         with contextlib.suppress(ImageError):
-            config, layers = self._reading.manifest(manifest)
+            config, layers = self._lookup.manifest(manifest)
             used.blobs |= {config.digest, *(layer.digest for layer in layers)}
-            used.keys |= {layer.key for layer in self._reading.image(manifest).layers}
+            used.keys |= {layer.key for layer in self._lookup.image(manifest).layers}
 
     def _keep_for_containers(self) -> None:
         """Put back, without a name, an image that a container was born on while it was removed."""
         needed = {user.image_id for user in users(self._top)}
+        if not needed:
+            return
         with self._index.changing() as rows:
             known = set()
             for group in by_manifest(rows).values():
                 with contextlib.suppress(ImageError):
-                    known.add(self._reading.manifest(group[0].manifest)[0].digest)
+                    known.add(self._lookup.manifest(group[0].manifest)[0].digest)
             lost = {i for i in needed - known if digests.is_digest(i) and self._blobs.has(i)}
             if lost:
                 for manifest in self._unnamed(rows):
                     with contextlib.suppress(ImageError):
-                        if self._reading.image(manifest).id in lost:
+                        if self._lookup.image(manifest).id in lost:
                             indexes.add(rows, manifest, None, ())
 
     def _unnamed(self, rows: list[Row]) -> Iterator[Descriptor]:

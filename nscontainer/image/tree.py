@@ -12,7 +12,7 @@ import stat
 from typing import Final
 
 from nscontainer.errors import LayerError
-from nscontainer.image.tarstream import shown
+from nscontainer.image.tarheader import shown
 
 Parts = tuple[bytes, ...]
 
@@ -53,10 +53,13 @@ class Tree:
     ----------
     top
         An open directory; stays the caller's.
+    deepest
+        Levels of directories there may be: names through links could pile up any number.
     """
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, deepest: int) -> None:
         self._top = top
+        self._deepest = deepest
         self._open: dict[Parts, int] = {}
         self.made: set[Parts] = set()
         """Directories that nobody described: parents made on the way."""
@@ -118,6 +121,8 @@ class Tree:
                 todo += [p for p in reversed(target.split(b"/")) if p not in (b"", b".")]
                 continue
             at = (*at, part)
+            if len(at) > self._deepest:
+                raise _bad(b"/".join(parts), f"more than {self._deepest} directories deep")
         return fd, at
 
     def _step(self, fd: int, at: Parts, part: bytes, *, make: bool) -> int:
@@ -154,6 +159,11 @@ class Tree:
 
 
 def _remove_directory(fd: int, name: bytes) -> None:
+    if os.geteuid() != 0:
+        # One that its mode closes to us. It is no link: nobody but us is here, and we have looked.
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.chmod(name, 0o700, dir_fd=fd)
     inner = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
     try:
         for entry in os.listdir(inner):
@@ -172,15 +182,10 @@ def is_whiteout(facts: os.stat_result) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a layer's directory, also one whose directories are closed to an ordinary user."""
-    from nscontainer.engine import state
-
+    """Remove a directory of ours with all in it, by descriptor, never following a link out of it."""
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        state.remove(path)
-    except PermissionError:
-        for directory, names, _ in os.walk(path):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    if not os.path.islink(f"{directory}/{name}"):
-                        os.chmod(f"{directory}/{name}", 0o700)
-        state.remove(path)
+        with contextlib.suppress(FileNotFoundError):
+            _remove_directory(parent, os.fsencode(os.path.basename(path)))
+    finally:
+        os.close(parent)
