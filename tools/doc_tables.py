@@ -20,6 +20,7 @@ if __name__ == "__main__":  # from a checkout, installed or not
     sys.path[:0] = [str(ROOT), str(ROOT / "magics")]
 
 from nscontainer import api, cli, options, schema, spec  # noqa: E402
+from nscontainer.cli import image_options  # noqa: E402
 from nscontainer_magics import commands  # noqa: E402
 
 _PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -102,6 +103,15 @@ def magic_command_table() -> str:
     return table(["sub-command", "what it does"], rows)
 
 
+def image_command_table() -> str:
+    """Give a row a sub-command about images."""
+    rows = [
+        (f"`{name} {arguments.usage}`".replace(" `", "`"), arguments.summary)
+        for name, arguments in image_options.COMMANDS.items()
+    ]
+    return table(["`nscontainer …` and `%container …`", "what it does"], rows)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a table of GitHub's Markdown; in it a bar is escaped even in code."""
     lines = [head, ["---"] * len(head), *rows]
@@ -113,6 +123,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "options": option_tables,
     "commands": command_table,
     "magic-commands": magic_command_table,
+    "image-commands": image_command_table,
 }
 
 

@@ -73,11 +73,9 @@ def short(digest: str) -> str:
 def one_line(image: Image, name: str | None = None) -> str:
     """Say in one line what has come of it: its name, what it is, how large."""
     called = name or (image.names[0] if image.names else "an image without a name")
-    layers = len(image.layers)
-    return (
-        f"{called}  {short(image.id)}  {format_size(image.size)} in "
-        f"{layers} layer{'s' * (layers != 1)}"
-    )
+    count = len(image.layers)
+    layers = f"{count} layer{'s' * (count != 1)}"
+    return f"{called} · {short(image.id)} · {layers}, {format_size(image.size)}"
 
 
 def pruned(result: Pruned) -> list[str]:

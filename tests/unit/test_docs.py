@@ -36,6 +36,7 @@ def test_generated_parts_are_what_the_code_gives(path: Path) -> None:
         ("options", "options.md"),
         ("commands", "cli.md"),
         ("magic-commands", "notebook.md"),
+        ("image-commands", "images.md"),
     ],
 )
 def test_every_generated_part_has_its_place(name: str, document: str) -> None:
