@@ -6,9 +6,12 @@ Thin functions over :mod:`nscontainer.image`; each loads what it needs when it i
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nscontainer.engine.container import Container
+    from nscontainer.image.diff import Change
     from nscontainer.image.records import Image
     from nscontainer.image.store import Pruned
     from nscontainer.layerstack import Stack
@@ -129,3 +132,67 @@ def prune(*, all: bool = False) -> Pruned:  # noqa: A002 - Docker's option
     from nscontainer.image.store import Store
 
     return Store().prune(all=all)
+
+
+# --- what a container has written ---------------------------------------------------------------
+
+
+def commit(
+    container: Container | str,
+    name: str | None = None,
+    *,
+    message: str | None = None,
+    author: str | None = None,
+    changes: Iterable[str] = (),
+    pause: bool = True,
+) -> Image:
+    """Save what a container has written as a new image: ``docker commit``.
+
+    Parameters
+    ----------
+    container
+        A container, or a name or id of one: it may run, be paused, or have ended and be kept.
+    name
+        As ``mylab:1``.
+    message, author
+        For the image's history.
+    changes
+        As ``CMD ["python3"]``: CMD ENTRYPOINT ENV EXPOSE LABEL USER WORKDIR VOLUME STOPSIGNAL.
+    pause
+        Freeze the container meanwhile.
+
+    Raises
+    ------
+    NotFoundError, SpecError, StateError, LayerError
+        There is no such container; a name or change can't be used; it ended meanwhile; something in
+        it can't be in a layer.
+    """
+    from nscontainer.image.commit import commit as make
+
+    held = _container(container)
+    return make(held, name, message=message, author=author, changes=changes, pause=pause)
+
+
+def diff(container: Container | str) -> builtins.list[Change]:
+    """Tell what a container has changed of its image: ``docker diff``.
+
+    Returns
+    -------
+    list[Change]
+        ``kind`` (A added, C changed, D deleted) and ``path``, in the order of the paths.
+    """
+    from nscontainer.image.diff import changes
+    from nscontainer.image.store import Store
+    from nscontainer.image.written import layers_of
+
+    held, store = _container(container), Store()
+    with store.holding(), layers_of(held.inspect(), held.directory, store.root) as written:
+        return changes(written)
+
+
+def _container(which: Container | str) -> Container:
+    if isinstance(which, str):
+        from nscontainer.engine.container import Container as Found
+
+        return Found.get(which)
+    return getattr(which, "container", which)  # a session has one

@@ -108,6 +108,8 @@ class Birth:
                 mapped=self.request.mapped,
                 volatile=self.request.remove,
             )
+            if self.root.upper_shift:
+                self.state["upper_shift"] = self.root.upper_shift
             volumes = self._volumes()
         with self.stage("clone"):
             self._clone(volumes)
@@ -187,6 +189,7 @@ class Birth:
             **_of_image(self.request),
             "detach": self.request.detach,
             "remove": self.request.remove,
+            "views": [lower.to_dict() for lower in self.request.lowers],
             "created_unix": time.time(),
             "monitor_pid": os.getpid(),
             "start_mode": self.request.start_mode,

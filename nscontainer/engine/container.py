@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -328,6 +328,34 @@ class Container:
 
     unpause = resume
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every process of the container frozen for this block, if it runs.
+
+        However this process ends, the container goes on.
+
+        Raises
+        ------
+        StateError
+            It was killed meanwhile.
+        """
+        try:
+            sock = self._connect()
+        except StateError:  # it has ended: nothing moves
+            yield
+            return
+        remove = bool(self._facts()["remove"])
+        with sock:
+            inbox = wire.Inbox(sock)
+            held = _asked(inbox, "hold")
+            try:
+                yield
+            finally:
+                released = _asked(inbox, "release")
+        if remove and not (held and released):  # its files went away while they were looked at
+            message = f"container {self.name!r} ended meanwhile"
+            raise StateError(message)
+
     def update(self, **limit_options: Any) -> dict[str, Any]:
         """Change limits while it runs: options as :func:`nscontainer.spec.limits` takes them.
 
@@ -515,6 +543,18 @@ class Container:
         if os.path.isdir(self.directory):
             state.remove(self.directory)
         state.release_name(self._top, str(facts["name"]), self.id)
+
+
+def _asked(inbox: wire.Inbox, op: str) -> bool:
+    """Ask a monitor for something; False where it has gone."""
+    try:
+        wire.send(inbox.sock, {"op": op, "seq": 1})
+        received = inbox.get()
+    except OSError:
+        return False
+    if received is not None and received[0].get("event") == "failed":
+        raise making.rebuild_error(received[0])
+    return received is not None
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class Monitor:
         self.owner: wire.Inbox | None = inbox
         self.clients: dict[int, wire.Inbox] = {}
         self.waiting: list[socket.socket] = []
+        self.holders: list[socket.socket] = []
+        """Who has it frozen while looking at its files."""
         self.joiners = Joiners(birth)
         self.log = birth.log
         self.status = "created"
@@ -216,6 +218,7 @@ class Monitor:
         self._read(client)
         if client.closed:
             self.joiners.forget(client.sock)
+            self._let_go(client.sock)
             if self.session is not None:
                 self.session.forget(client.sock)
             del self.clients[client.sock.fileno()]
@@ -280,6 +283,11 @@ class Monitor:
         if op == "wait":
             self.waiting.append(sock)
             return None
+        if op == "hold":
+            return self._hold(sock)
+        if op == "release":
+            self._let_go(sock)
+            return {}
         if self.session is not None and op in SessionHost.OPS:
             return self.session.do(op, message, fds, sock)
         handler = getattr(self, f"_op_{op}", None)
@@ -370,8 +378,26 @@ class Monitor:
         self._save_state()
         return {}
 
+    def _hold(self, sock: socket.socket) -> wire.Message:
+        """Freeze it for as long as a client's connection lasts, so that a killed one can't leave it so."""
+        if self.status == "running":
+            self._op_pause({})
+            self.holders.append(sock)
+        elif self.holders:
+            self.holders.append(sock)
+        return {}  # paused by somebody, or not begun: it stands still anyway
+
+    def _let_go(self, sock: socket.socket) -> None:
+        if sock in self.holders:
+            self.holders.remove(sock)
+            if not self.holders and self.status == "paused":
+                self._op_resume({})
+
     def _op_resume(self, _: wire.Message) -> wire.Message:
         self._need("paused")
+        if self.holders:
+            message = "the container is being committed"
+            raise StateError(message, hint="it goes on by itself afterwards")
         self.cgroup.thaw()
         self.status = "running"
         self._save_state()

@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from nscontainer.engine import initlayer, overlay
 from nscontainer.errors import EngineError
@@ -85,6 +85,13 @@ class Lower:
     """Where each of :data:`INIT_FILES` is to be mounted."""
     volumes: tuple[str, ...] = ()
     """Directories that belong to no image."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a diff needs to know of it, as plain JSON types."""
+        parts = ("hidden", "shown", "removed", "directories")
+        sets = {name: sorted(getattr(self.view, name)) for name in parts}
+        kept = {name: paths for name, paths in sets.items() if paths}
+        return {"path": self.view.path, **kept, "links": self.view.links}
 
 
 @dataclass(slots=True)

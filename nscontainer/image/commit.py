@@ -1,0 +1,125 @@
+"""``commit``: a container's read-write layer as a layer of a new image.
+
+Only what the user has written is read: what lies below is never opened, however large it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from nscontainer.errors import SpecError
+from nscontainer.image import names, reconfigure
+from nscontainer.image.pack import Packer
+from nscontainer.image.records import BASE_LABEL, Image, Layer
+from nscontainer.image.store import Store
+from nscontainer.image.written import layers_of
+
+if TYPE_CHECKING:
+    from nscontainer.engine.container import Container
+
+_ARCHITECTURES: Final[Mapping[str, str]] = {
+    "x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm",
+}  # fmt: skip
+
+
+def commit(
+    container: Container,
+    name: str | None,
+    *,
+    message: str | None = None,
+    author: str | None = None,
+    changes: Iterable[str] = (),
+    pause: bool = True,
+) -> Image:
+    """Make an image of a container's image and what the container has written.
+
+    Parameters
+    ----------
+    container
+        One that runs, is paused, or has ended and is kept.
+    name
+        The image's, taken from whoever has it; None leaves it nameless.
+    message, author
+        For its history.
+    changes
+        Instructions for its configuration (:func:`nscontainer.image.reconfigure.apply`).
+    pause
+        Keep the container frozen meanwhile, so that what is saved is of one moment.
+
+    Raises
+    ------
+    SpecError
+        A name, or a change, can't be used. Nothing has been made.
+    StateError
+        The container ended and was removed meanwhile.
+    LayerError
+        Something in it can't be in a layer.
+    """
+    reference = None if name is None else names.parse(name)
+    if reference is not None and reference.digest:
+        message_ = f"{name!r} has a digest: a name to give is one without"
+        raise SpecError(message_, hint=f"as {reference.familiar_name}:1")
+    store = Store()
+    facts = container.inspect()
+    with store.holding():
+        config, layers = _base(store, facts)
+        settings = reconfigure.apply(config.get("config") or {}, changes)
+        with container.held() if pause else contextlib.nullcontext():
+            layer = add_layer(store, container)
+        step = {
+            "created": _now(),
+            "created_by": " ".join(facts["spec"].get("command") or ["python3"])[:1000],
+            **({"author": author} if author else {}),
+            **({"comment": message} if message else {}),
+        }
+        history = [*(config.get("history") or _unknown_steps(layers)), step]
+        whole = {**config, "created": step["created"], "config": settings, "history": history}
+        if author:
+            whole["author"] = author
+        return store.make_image(whole, [*layers, layer], name=name)
+
+
+def add_layer(store: Store, container: Container) -> Layer:
+    """Take what a container has written into the store, as a layer without an image.
+
+    The caller keeps the container still, and the store from being swept.
+    """
+    facts = container.inspect()
+    with layers_of(facts, container.directory, store.root) as written:
+
+        def write(sink: Any) -> None:
+            packer = Packer(sink, id_shift=int(facts.get("upper_shift", 0)))
+            for one in written:
+                packer.tree(one.top, prefix=one.prefix.strip("/"), skip=one.skip)
+            packer.finish()
+
+        return store.add_layer(write)
+
+
+def _base(store: Store, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
+    """Give the configuration and the layers of what the container stands on."""
+    if facts.get("image_id"):
+        image = store.get(str(facts["image_id"]))
+        return image.config, image.layers
+    machine = platform.machine()
+    config = {
+        "architecture": _ARCHITECTURES.get(machine, machine),
+        "os": "linux",
+        "config": {"Labels": {BASE_LABEL: "host"}},
+    }
+    return config, ()
+
+
+def _unknown_steps(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
+    """Say nothing of layers whose image has no history: there must be an entry for each."""
+    return [{"created_by": ""} for _ in layers]
+
+
+def _now() -> str:
+    seconds = time.time_ns()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds // 10**9))
+    return f"{whole}.{seconds % 10**9:09d}Z"
