@@ -158,16 +158,21 @@ class Images:
         initlayer.make_init_layer(init_layer, view, owner=self.id_base if mapped else 0)
         os.mkdir(host_layer)
         idmapped = self._show(view.path, host_layer, mapped=mapped)
-        parts = [f"{key}{view.path}".rstrip("/") for key in reversed(keys)]
-        return Lower(
-            view,
-            init_layer,
-            (*filter(self._has_directory, parts), init_layer, host_layer),
-            store,
-            "follow",
-            idmapped and own_mapped,
-            {path: path for path in initlayer.INIT_FILES},
-        )
+        names = {path: path for path in initlayer.INIT_FILES}
+        whole = [f"{key}{view.path}".rstrip("/") for key in reversed(keys)]
+        parts = tuple(filter(self._has_directory, whole))
+        if not parts:
+            dirs = (init_layer, host_layer)
+            return Lower(view, init_layer, dirs, "/", "follow", idmapped, names)
+        # The store may lie on the host's own filesystem, and overlayfs takes no layer that is inside
+        # of another (ELOOP). An overlay of its own is another filesystem.
+        beneath = f"{self.scratch}/h{self.generation}"
+        os.mkdir(beneath)
+        fd = self._read_only((init_layer, host_layer), "/", "follow")
+        mount.move_mount(fd, beneath)
+        os.close(fd)
+        dirs = (*parts, beneath)
+        return Lower(view, init_layer, dirs, store, "nofollow", idmapped and own_mapped, names)
 
     def _has_directory(self, path: str) -> bool:
         """Tell whether a layer has a directory there, and no link on the way to it."""
@@ -244,13 +249,16 @@ class Images:
     def _united(self, keys: tuple[str, ...]) -> int:
         """Unite an image's layers to look into: with ids as they are on disk, and nowhere attached."""
         dirs = (*reversed(keys), f"{self.scratch}/empty")  # it takes two where nothing is written
-        options = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
-        attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV
         if len(dirs) == 1:
-            dirs = (f"{self.scratch}/empty", f"{self.scratch}/moment")
-        return overlay.unite(
-            dirs, self.store, dict(options), attrs=attrs, scratch=f"{self.scratch}/moment"
-        )
+            dirs = (f"{self.scratch}/empty", f"{self.scratch}/pivot")
+        return self._read_only(dirs, self.store, "nofollow")
+
+    def _read_only(self, dirs: tuple[str, ...], base: str, redirect: str) -> int:
+        options: dict[str, str | None] = {
+            "redirect_dir": redirect, "metacopy": "off", "index": "off",
+        }  # fmt: skip
+        attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV
+        return overlay.unite(dirs, base, options, attrs=attrs, scratch=f"{self.scratch}/moment")
 
     def _mounted_store(self, *, mapped: bool) -> tuple[str, bool]:
         """Mount the store's layers, all at once: one that comes later is seen there by itself."""
