@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nscontainer.image.records import Image
     from nscontainer.image.store import Pruned
     from nscontainer.layerstack import Stack
+    from nscontainer.sessions import Session
 
 # --- looking -----------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ def prune(*, all: bool = False) -> Pruned:  # noqa: A002 - Docker's option
 
 
 def commit(
-    container: Container | str,
+    container: Container | Session | str,
     name: str | None = None,
     *,
     message: str | None = None,
@@ -151,7 +152,7 @@ def commit(
     Parameters
     ----------
     container
-        A container, or a name or id of one: it may run, be paused, or have ended and be kept.
+        A container or session, or a name or id of one: it may run, be paused, or have ended and be kept.
     name
         As ``mylab:1``.
     message, author
@@ -173,7 +174,7 @@ def commit(
     return make(held, name, message=message, author=author, changes=changes, pause=pause)
 
 
-def diff(container: Container | str) -> builtins.list[Change]:
+def diff(container: Container | Session | str) -> builtins.list[Change]:
     """Tell what a container has changed of its image: ``docker diff``.
 
     Returns
@@ -190,9 +191,10 @@ def diff(container: Container | str) -> builtins.list[Change]:
         return changes(written)
 
 
-def _container(which: Container | str) -> Container:
+def _container(which: Container | Session | str) -> Container:
     if isinstance(which, str):
         from nscontainer.engine.container import Container as Found
 
         return Found.get(which)
-    return getattr(which, "container", which)  # a session has one
+    of_session: Container = getattr(which, "container", which)
+    return of_session

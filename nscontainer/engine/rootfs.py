@@ -162,8 +162,8 @@ class Images:
         whole = [f"{key}{view.path}".rstrip("/") for key in reversed(keys)]
         parts = tuple(filter(self._has_directory, whole))
         if not parts:
-            dirs = (init_layer, host_layer)
-            return Lower(view, init_layer, dirs, "/", "follow", idmapped, names)
+            plain = (init_layer, host_layer)
+            return Lower(view, init_layer, plain, "/", "follow", idmapped, names)
         # The store may lie on the host's own filesystem, and overlayfs takes no layer that is inside
         # of another (ELOOP). An overlay of its own is another filesystem.
         beneath = f"{self.scratch}/h{self.generation}"
