@@ -19,8 +19,8 @@ _ZSTD_WINDOW: Final = 128 << 20
 """What zstd's own command takes without being asked for more."""
 _LZMA_MEMORY: Final = 256 << 20
 FREE_BYTES: Final = 64 << 20
+"""So much may come out of however little."""
 MAX_RATIO: Final = 1000
-"""Beyond the first :data:`FREE_BYTES`, more than this times the compressed bytes is a bomb."""
 _GZIP_LEVEL: Final = 6
 _ZSTD_LEVEL: Final = 3
 
@@ -41,8 +41,14 @@ class Writes(Protocol):
         ...
 
 
-def decompress(stream: Reads) -> Decompressed:
+def decompress(stream: Reads, *, max_ratio: int | None = MAX_RATIO) -> Decompressed:
     """Read what is compressed in a stream, by its first bytes: gzip, zstd, xz, bzip2, or as it is.
+
+    Parameters
+    ----------
+    max_ratio
+        Beyond the first :data:`FREE_BYTES`, more than so many times the compressed bytes is refused;
+        None where the reader has limits of its own.
 
     Raises
     ------
@@ -57,8 +63,8 @@ def decompress(stream: Reads) -> Decompressed:
     kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
     source = _Prepended(head, stream)
     if kind == "zstd":
-        return _Zstd(source)
-    return _ByObject(source, kind) if kind else _Plain(source)
+        return _Zstd(source, max_ratio)
+    return _ByObject(source, kind, max_ratio) if kind else _Plain(source, None)
 
 
 class _Prepended:
@@ -83,9 +89,10 @@ class Decompressed(io.RawIOBase):
 
     kind = ""
 
-    def __init__(self, source: _Prepended) -> None:
+    def __init__(self, source: _Prepended, max_ratio: int | None) -> None:
         self._source = source
         self._given = 0
+        self._max_ratio = max_ratio
 
     def readable(self) -> bool:
         """Tell that it can be read."""
@@ -103,12 +110,11 @@ class Decompressed(io.RawIOBase):
             return b"".join(iter(lambda: self.read(_CHUNK), b""))
         data = self._some(size) if size else b""
         self._given += len(data)
-        if self._given > FREE_BYTES and self._given > MAX_RATIO * self._source.taken:
-            message = (
-                f"{self._given} bytes came out of {self._source.taken} of {self.kind}: "
-                f"more than {MAX_RATIO} times as much is taken for a bomb"
-            )
-            raise LayerError(message)
+        if self._max_ratio is not None and self._given > FREE_BYTES:
+            taken = self._source.taken
+            if self._given > self._max_ratio * taken:
+                message = f"{self._given} bytes out of {taken} of {self.kind} are taken for a bomb"
+                raise LayerError(message)
         return data
 
     def _some(self, size: int) -> bytes:
@@ -126,8 +132,8 @@ class _Plain(Decompressed):
 class _ByObject(Decompressed):
     """gzip, xz and bzip2: one decompressor a member, and members may follow one another."""
 
-    def __init__(self, source: _Prepended, kind: str) -> None:
-        super().__init__(source)
+    def __init__(self, source: _Prepended, kind: str, max_ratio: int | None) -> None:
+        super().__init__(source, max_ratio)
         self.kind = kind
         self._object: Any = _decompressor(kind)
         self._rest = b""
@@ -185,8 +191,8 @@ def _decompressor(kind: str) -> Any:
 class _Zstd(Decompressed):
     kind = "zstd"
 
-    def __init__(self, source: _Prepended) -> None:
-        super().__init__(source)
+    def __init__(self, source: _Prepended, max_ratio: int | None) -> None:
+        super().__init__(source, max_ratio)
         self._zstd = _zstandard()
         context = self._zstd.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._reader = context.stream_reader(source, read_across_frames=True, read_size=_CHUNK)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from nscontainer.errors import LayerError
 from nscontainer.image import files, tarheader, tarstream
 from nscontainer.image.compression import Reads
+from nscontainer.image.limits import Budget, Limits
 from nscontainer.image.tarheader import MOST_IDS, Entry, shown
 from nscontainer.image.tarstream import Reader, Source
 from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, split
@@ -25,45 +27,18 @@ WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
 _AUFS: Final = (b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.orph")
 """What aufs kept in a layer's top; Docker leaves it out as well."""
-_NO_FOLLOW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
-_HOLE: Final = 64 << 10
-_ZEROS: Final = bytes(_HOLE)
+HOLE: Final = 64 << 10
+"""Zeros of at least so many bytes in a row, from a multiple of it on, become a hole."""
+_ZEROS: Final = bytes(HOLE)
 _MANY_IDS: Final = 65535
 _NOTES: Final = 20
-_ENTRY_BYTES: Final = 600
-"""What an entry takes of memory, without its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a layer may have at most; more is taken for a bomb.
-
-    Parameters
-    ----------
-    bytes
-        Of data written; None: what the disk has free.
-    entries
-        Files, directories and all else.
-    name_bytes, name_parts
-        Of one path; Linux opens none longer than 4096 at a time.
-    header_bytes
-        Of one entry's extended headers.
-    kept_bytes
-        Of memory for the directories' names and attributes.
-    """
-
-    bytes: int | None = 64 << 30
-    entries: int = 2_000_000
-    name_bytes: int = 4096
-    name_parts: int = 256
-    header_bytes: int = 1 << 20
-    kept_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What came of it: entries, bytes of data, and remarks on what is not quite as in the tar."""
+    """What came of it: entries, bytes of data written, and remarks on what is not quite as in the tar."""
 
     entries: int
     bytes: int
@@ -71,7 +46,12 @@ class Extracted:
 
 
 def extract(
-    stream: Reads, into_dir: str, *, limits: Limits | None = None, owner_shift: int = 0
+    stream: Reads,
+    into_dir: str,
+    *,
+    limits: Limits | None = None,
+    owner_shift: int = 0,
+    packed_bytes: Callable[[], int] | None = None,
 ) -> Extracted:
     """Unpack an uncompressed layer tar into an empty directory, in overlayfs' form.
 
@@ -79,6 +59,8 @@ def extract(
     ----------
     owner_shift
         Added to every uid and gid. Who isn't root can't give files away: theirs stay their own.
+    packed_bytes
+        Tells how much of the compressed stream has been read, for the limit to the ratio.
 
     Raises
     ------
@@ -88,7 +70,9 @@ def extract(
     """
     top = os.open(into_dir, OPEN_DIRECTORY)
     try:
-        run = _Extraction(Source(stream), top, limits or Limits(), owner_shift)
+        limits = limits or Limits()
+        budget = Budget(limits, top, packed_bytes)
+        run = _Extraction(Source(stream), top, limits, budget, owner_shift)
         try:
             return run.all()
         finally:
@@ -98,46 +82,36 @@ def extract(
 
 
 class _Extraction:
-    def __init__(self, source: Source, top: int, limits: Limits, shift: int) -> None:
+    def __init__(
+        self, source: Source, top: int, limits: Limits, budget: Budget, shift: int
+    ) -> None:
         self.tree = Tree(top, limits.name_parts)
         self._top = top
         self._source = source
         self._reader = Reader(source, max_header_bytes=limits.header_bytes)
         self._limits = limits
-        self._left = _room(top, limits.bytes)
+        self._budget = budget
         self._shift = shift
         self._root = os.geteuid() == 0
         self._opaque_name = ("trusted" if self._root else "user") + ".overlay.opaque"
         self._described: dict[Parts, Entry] = {}
         self._opaque: set[Parts] = set()
         self._notes: dict[str, None] = {}
-        self._entries = self._bytes = self._kept = 0
 
     def all(self) -> Extracted:
         """Take every entry, and then the rest of the stream: it is part of the digest."""
         while entry := self._reader.next():
-            self._entries += 1
-            self._count(entry)
+            self._budget.entry(entry, len(self.tree.made), self._source.position)
             self.tree.trim()
             try:
                 self._one(entry)
             except OSError as error:
                 raise _refused(entry, error) from None
+        self._budget.made(len(self.tree.made))
         while self._source.up_to(1 << 20):
-            pass
+            self._budget.stream(self._source.position)
         self._finish_directories()
-        return Extracted(self._entries, self._bytes, tuple(self._notes))
-
-    def _count(self, entry: Entry) -> None:
-        """Hold the layer to its limits, also those of our own memory: directories are kept to the end."""
-        most = self._limits
-        if self._entries + len(self.tree.made) > most.entries:
-            raise LayerError(f"the layer has more than {most.entries} entries")
-        if entry.kind == tarheader.DIRECTORY:
-            self._kept += _ENTRY_BYTES + 2 * len(entry.name)
-            self._kept += sum(len(name) + len(value) for name, value in entry.xattrs.items())
-            if self._kept > most.kept_bytes:
-                raise LayerError("the layer's directories have too many and too long names")
+        return Extracted(self._budget.entries, self._budget.written, tuple(self._notes))
 
     def _one(self, entry: Entry) -> None:
         parts = self._split(entry.name)
@@ -170,18 +144,11 @@ class _Extraction:
 
     def _file(self, fd: int, path: Parts, entry: Entry) -> None:
         base = path[-1]
-        if entry.stored > self._left:
-            message = (
-                f"{entry.shown}: with its {entry.stored} bytes the layer is larger than allowed"
-            )
-            raise LayerError(message, entry=entry.shown, hint="free disk space, or a smaller image")
-        self._left -= entry.stored
-        self._bytes += entry.stored
         try:
-            file = os.open(base, _NO_FOLLOW_FLAGS, 0o600, dir_fd=fd)
+            file = os.open(base, _NEW_FILE, 0o600, dir_fd=fd)
         except FileExistsError:
             self._clear(fd, path)
-            file = os.open(base, _NO_FOLLOW_FLAGS, 0o600, dir_fd=fd)
+            file = os.open(base, _NEW_FILE, 0o600, dir_fd=fd)
         try:
             if entry.sparse is not None:
                 self._holes(file, entry)
@@ -203,12 +170,12 @@ class _Extraction:
         """Write a file's data, leaving out longer runs of zeros: most tars have no other holes."""
         for piece in self._source.pieces(entry.stored):
             written = 0
-            for at in range(0, len(piece), _HOLE):
+            for at in range(0, len(piece), HOLE):
                 if piece.startswith(_ZEROS, at):
-                    files.write_all(file, memoryview(piece)[written:at])
-                    os.lseek(file, _HOLE, os.SEEK_CUR)
-                    written = at + _HOLE
-            files.write_all(file, memoryview(piece)[written:])
+                    self._write(file, memoryview(piece)[written:at], entry)
+                    os.lseek(file, HOLE, os.SEEK_CUR)
+                    written = at + HOLE
+            self._write(file, memoryview(piece)[written:] if written else piece, entry)
         if written == len(piece):
             os.ftruncate(file, entry.size)  # it ends in a hole
 
@@ -217,7 +184,11 @@ class _Extraction:
         for offset, length in entry.sparse or ():
             os.lseek(file, offset, os.SEEK_SET)
             for piece in self._source.pieces(length):
-                files.write_all(file, piece)
+                self._write(file, piece, entry)
+
+    def _write(self, file: int, data: bytes | memoryview, entry: Entry) -> None:
+        self._budget.write(len(data), entry)
+        files.write_all(file, data)
 
     def _directory(self, fd: int, path: Parts, entry: Entry) -> None:
         base = path[-1]
@@ -338,11 +309,8 @@ class _Extraction:
             try:
                 os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
             except OSError as error:
-                if error.errno in (
-                    errno.ENOSPC,
-                    errno.E2BIG,
-                    errno.ERANGE,
-                ):  # ext4: ENOSPC for one too large
+                # ext4 says ENOSPC of one too large
+                if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
                     why = f"its attribute {shown(name)} of {len(value)} bytes is too large here"
                     raise _bad(entry, why) from None
                 if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL):
@@ -390,7 +358,9 @@ class _Extraction:
 
     def _clear(self, fd: int, path: Parts) -> None:
         """Make way for an entry of the same name: the last one counts."""
-        self.tree.remove(fd, path[-1])
+        if not self.tree.remove(fd, path):
+            return
+        self._budget.replace()
         depth = len(path)
         for known in (self._described, self._opaque, self.tree.made):
             for old in [p for p in known if p[:depth] == path]:
@@ -409,12 +379,6 @@ class _Extraction:
     def _note(self, text: str) -> None:
         if len(self._notes) < _NOTES:
             self._notes[text] = None
-
-
-def _room(top: int, most: int | None) -> int:
-    facts = os.fstatvfs(top)
-    free = facts.f_bavail * facts.f_frsize
-    return free if most is None else min(most, free)
 
 
 def _bad(entry: Entry, why: str) -> LayerError:

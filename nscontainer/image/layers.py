@@ -132,9 +132,9 @@ class Layers:
 
         with self._blobs.open(blob) as file:
             tapped = _Tapped(file, read_packed)
-            with ReadAhead(compression.decompress(tapped), plain.update) as stream:
+            with ReadAhead(compression.decompress(tapped, max_ratio=None), plain.update) as stream:
                 try:
-                    made = extract.extract(stream, into)
+                    made = extract.extract(stream, into, packed_bytes=lambda: packed.size)
                     while tapped.read(_CHUNK):  # what may follow the compressed stream's end
                         pass
                 except LayerError as error:

@@ -6,6 +6,7 @@ say it. What packs here and is unpacked by :mod:`nscontainer.image.extract` pack
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from typing import Final
 from nscontainer.errors import LayerError
 from nscontainer.image import tarheader
 from nscontainer.image.compression import Writes
-from nscontainer.image.extract import OPAQUE, WHITEOUT
+from nscontainer.image.extract import HOLE, OPAQUE, WHITEOUT
 from nscontainer.image.tarheader import BLOCK, shown
 from nscontainer.image.tarstream import padding
 from nscontainer.image.tree import OPEN_DIRECTORY, is_whiteout
@@ -25,8 +26,15 @@ _DEEPEST: Final = 400
 _MOST_ZEROS: Final = 1 << 30
 """Up to so many bytes of holes are written as zeros: Docker (20.10 to 28; tar-split) loads and runs a layer with
 a sparse entry, but can't save or push it: "could not verify layer data"."""
+_ZEROS: Final = bytes(HOLE)
 _IDS: Final = 65536
 _NOBODY: Final = 65534
+_ELSEWHERE: Final = tuple(
+    f"{space}.overlay.{name}".encode()
+    for space in ("trusted", "user")
+    for name in ("metacopy", "redirect")
+)
+"""Written only where the overlay was mounted with metacopy or redirect_dir."""
 _KINDS: Final = {
     stat.S_IFREG: tarheader.FILE,
     stat.S_IFLNK: tarheader.SYMLINK,
@@ -172,8 +180,8 @@ class Packer:
             if not os.path.samestat(facts, known):
                 return  # replaced between two looks: the next commit has it
             size = facts.st_size
-            pieces = _pieces(file, size) if facts.st_blocks * 512 < size else None
-            if pieces is None or size - sum(length for _, length in pieces) <= _MOST_ZEROS:
+            pieces = _pieces(file, size) if size > _MOST_ZEROS else [(0, size)]
+            if size - sum(length for _, length in pieces) <= _MOST_ZEROS:
                 self._entry(path, tarheader.FILE, facts, size=size, xattrs=_xattrs(file))
                 self._data(file, [(0, size)])
             else:
@@ -235,6 +243,9 @@ class Packer:
     ) -> None:
         records = list(records or ())
         for name in sorted(xattrs or ()):
+            if name in _ELSEWHERE:
+                message = f"{shown(path)}: its data is in a layer below ({shown(name)})"
+                raise LayerError(message, entry=shown(path), hint="mount overlays without it")
             if not _is_overlay(name):
                 records.append((b"SCHILY.xattr." + name, (xattrs or {})[name]))
         device = kind in (tarheader.CHARACTER, tarheader.BLOCK_DEVICE)
@@ -332,19 +343,24 @@ def _decimal_time(nanoseconds: int) -> bytes:
     return f"{sign}{seconds}{digits}".encode()
 
 
-def _pieces(file: int, size: int) -> list[tuple[int, int]] | None:
-    """Find where a file has data; None where it has no hole."""
+def _pieces(file: int, size: int) -> list[tuple[int, int]]:
+    """Find where a large file has more than zeros, in whole blocks: by its holes, and by reading the rest.
+
+    Not by the holes alone: where those are is the filesystem's to say, and would change the digest.
+    """
     pieces: list[tuple[int, int]] = []
     at = 0
-    try:
+    with contextlib.suppress(OSError):  # ENXIO: no data from there to the end
         while at < size:
-            start = os.lseek(file, at, os.SEEK_DATA)
-            at = min(os.lseek(file, start, os.SEEK_HOLE), size)
-            pieces.append((start, at - start))
-    except OSError:  # ENXIO: no data from there to the end
-        pass
-    if pieces == [(0, size)]:
-        return None
+            at = os.lseek(file, at, os.SEEK_DATA) // HOLE * HOLE
+            block = os.pread(file, HOLE, at)
+            if block != _ZEROS[: len(block)]:
+                length = min(len(block), size - at)
+                if pieces and sum(pieces[-1]) == at:
+                    pieces[-1] = (pieces[-1][0], pieces[-1][1] + length)
+                else:
+                    pieces.append((at, length))
+            at += HOLE
     if not pieces or sum(pieces[-1]) < size:
         pieces.append((size, 0))  # GNU tar ends a map whose file ends in a hole so
     return pieces

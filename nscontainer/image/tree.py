@@ -149,13 +149,24 @@ class Tree:
                 b"/".join(here), "is not a directory, and something is to be in it"
             ) from None
 
-    def remove(self, fd: int, name: bytes) -> None:
-        """Remove what has this name in a directory, whatever it is."""
+    def remove(self, fd: int, path: Parts) -> bool:
+        """Remove what is in a directory, whatever it is; tell whether it was a directory itself.
+
+        Parameters
+        ----------
+        fd
+            The directory it is in, which stays open.
+        path
+            Where it really is.
+        """
         try:
-            os.unlink(name, dir_fd=fd)
+            os.unlink(path[-1], dir_fd=fd)
         except IsADirectoryError:
-            self.forget()
-            _remove_directory(fd, name)
+            for there in [p for p in self._open if p[: len(path)] == path]:
+                os.close(self._open.pop(there))
+            _remove_directory(fd, path[-1])
+            return True
+        return False
 
 
 def _remove_directory(fd: int, name: bytes) -> None:
