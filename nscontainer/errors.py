@@ -101,6 +101,14 @@ class CommandError(NsContainerError):
         self.exit_code = exit_code
 
 
+class BuildError(NsContainerError):
+    """A step of an image's build failed; the message names the step and the last that it said."""
+
+    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
 class TransferError(NsContainerError):
     """A value that was to come out of a container can't; the message names each such, and why.
 

@@ -6,10 +6,13 @@ Thin functions over :mod:`nscontainer.image`; each loads what it needs when it i
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nscontainer.errors import SpecError
+
 if TYPE_CHECKING:
+    from nscontainer.build.events import Event
     from nscontainer.engine.container import Container
     from nscontainer.image.diff import Change
     from nscontainer.image.records import Image
@@ -132,7 +135,85 @@ def prune(*, all: bool = False) -> Pruned:  # noqa: A002 - Docker's option
     """Remove nameless images; with ``all`` every image that no container uses."""
     from nscontainer.image.store import Store
 
-    return Store().prune(all=all)
+    store = Store()
+    pruned = store.prune(all=all)
+    from nscontainer.build import cache
+
+    cache.sweep(store, everything=all)
+    return pruned
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def build(
+    context: str | None = ".",
+    *,
+    file: str | None = None,
+    text: str | None = None,
+    tags: str | Iterable[str] = (),
+    build_args: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    target: str | None = None,
+    cache: bool = True,
+    pull: bool = False,
+    network: str = "host",
+    on_event: Callable[[Event], None] | None = None,
+) -> Image:
+    """Build an image from a Dockerfile, as ``nscontainer build`` does.
+
+    Parameters
+    ----------
+    context
+        The directory that COPY and ADD take files from; None for none.
+    file
+        The Dockerfile, where it isn't ``context/Dockerfile``.
+    text
+        The Dockerfile itself, in place of a file.
+    tags
+        The names that the image is to have.
+    target
+        The stage to build, by name or number; the last one by default.
+    cache
+        Take layers from earlier builds.
+    pull
+        Ask the registry for newer base images.
+    network
+        Of RUN: ``host``, or ``none``.
+    on_event
+        Told each step, what it says and how it went: :mod:`nscontainer.build.events`.
+
+    Raises
+    ------
+    SpecError
+        The Dockerfile can't be carried out: file, line, why.
+    BuildError
+        A RUN failed. The steps before it are in the cache.
+
+    Examples
+    --------
+    >>> images.build(None, text=open("lab.Dockerfile").read(), tags="mylab:1")
+    """
+    from nscontainer.build import dockerfile, front
+    from nscontainer.build.asked import Options
+    from nscontainer.build.context import Context
+
+    asked = Options(
+        tags=(tags,) if isinstance(tags, str) else tuple(tags),
+        build_args=dict(build_args or {}),
+        labels=dict(labels or {}),
+        target=target,
+        use_cache=cache,
+        pull=pull,
+        network=network,
+    )
+    if text is not None:
+        taken = None if context is None else Context.of(context)
+        return front.build(dockerfile.parse(text), taken, asked, on_event)
+    if context is None:
+        message = "there is neither a context nor a Dockerfile's text"
+        raise SpecError(message, hint="give text=, or a directory")
+    return front.build(*front.from_directory(context, file), asked, on_event)
 
 
 # --- what a container has written ---------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``%%container`` and ``%container`` for IPython and Jupyter: ``%load_ext nscontainer``."""
+"""``%%container``, ``%container`` and ``%%image`` for IPython and Jupyter: ``%load_ext nscontainer``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
-_NAME = "container"
+_NAMES = ("container", "image")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -21,10 +21,11 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     from nscontainer.errors import SpecError
     from nscontainer_magics import completion
     from nscontainer_magics.failure import in_one_line
+    from nscontainer_magics.image_cell import ImageMagics
     from nscontainer_magics.magics import ContainerMagics
 
     try:
-        shell.register_magics(ContainerMagics(shell))
+        shell.register_magics(ContainerMagics(shell), ImageMagics(shell))
     except (SpecError, TraitError) as error:  # a default in a configuration file
         _forget(shell)
         raise in_one_line(SpecError(str(error))) from None
@@ -43,16 +44,19 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     from nscontainer_magics import completion
 
     for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop(_NAME, None)
+        for name in _NAMES:
+            shell.magics_manager.magics[kind].pop(name, None)
     completion.remove(shell)
-    shell.magics_manager.registry.pop("ContainerMagics", None)
+    for name in ("ContainerMagics", "ImageMagics"):
+        shell.magics_manager.registry.pop(name, None)
     _forget(shell)
 
 
 def _forget(shell: InteractiveShell) -> None:
     """Let %config not find the magics any more."""
+    from nscontainer_magics.image_cell import ImageMagics
     from nscontainer_magics.magics import ContainerMagics
 
     found: list[object] = [*shell.configurables]
-    kept = [one for one in found if not isinstance(one, ContainerMagics)]
+    kept = [one for one in found if not isinstance(one, (ContainerMagics, ImageMagics))]
     shell.configurables[:] = kept  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -40,10 +41,16 @@ def gc_command(argv: Sequence[str]) -> int:
     )
     parser.parse_args(argv)
     container_type()  # on another system, the doctor's error
+    from nscontainer.build.execute import remove_left
+    from nscontainer.engine import state
     from nscontainer.engine.garbage import collect
+    from nscontainer.image.store import Store
 
     for line in collect():
         print(printable(line))
+    has_images = os.path.isdir(f"{state.state_dir()}/images")
+    for name in remove_left(Store()) if has_images else ():
+        print(printable(f"container {name}: of a build that was killed"))
     return 0
 
 

@@ -39,6 +39,8 @@ def unite(
     scratch
         A directory of this process's own mount namespace, to mount on for a moment.
     """
+    # The same layer twice (two that are empty, say) is ELOOP; the upper one has all of the lower.
+    lowerdirs = tuple(dict.fromkeys(lowerdirs))
     whole = ":".join(_escaped(path) for path in lowerdirs)
     with _standing_in(base):
         if len(whole) <= _STRING:
