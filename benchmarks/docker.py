@@ -26,13 +26,18 @@ top=$1 && shift && exec "$@" >"$top/log" 2>&1
 class Docker:
     """A running dockerd with two images: ``true`` and ``python``.
 
+    Parameters
+    ----------
+    images
+        Without them for False: for who brings images of their own.
+
     Raises
     ------
     PeerError
         It isn't installed, or doesn't start (with its own last words).
     """
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, *, images: bool = True) -> None:
         self.top = top
         self.client = [need("docker"), "--host", f"unix://{top}/docker.sock"]
         if str(top).startswith(("/run/", "/etc/")):
@@ -59,8 +64,9 @@ class Docker:
         )
         try:
             self._wait_until_ready()
-            self._import("true", roots.tar(roots.true_files()))
-            self._import("python", roots.tar(roots.python_files()))
+            if images:
+                self._import("true", roots.tar(roots.true_files()))
+                self._import("python", roots.tar(roots.python_files()))
         except BaseException:
             self.close()
             raise

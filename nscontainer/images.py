@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from nscontainer.build.events import Event
     from nscontainer.engine.container import Container
     from nscontainer.image.diff import Change
+    import os
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from nscontainer.image.progress import Progress
     from nscontainer.image.records import Image
     from nscontainer.image.store import Pruned
     from nscontainer.layerstack import Stack
@@ -279,3 +284,119 @@ def _container(which: Container | Session | str) -> Container:
         return Found.get(which)
     of_session: Container = getattr(which, "container", which)
     return of_session
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def load(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    platform: str | None = None,
+    progress: Progress | None = None,
+) -> builtins.list[Image]:
+    """Take images in from an archive: see :func:`nscontainer.image.archives.load.load`.
+
+    Parameters
+    ----------
+    source
+        The path of an archive or of an OCI layout's directory, or a binary stream.
+    name
+        A name for the one image in it, instead of its own.
+    platform
+        Which of several, as ``linux/arm64``; this machine's when not given.
+    """
+    from nscontainer.image.archives import load as loading
+    from nscontainer.image.store import Store
+
+    return loading.load(source, store=Store(), name=name, platform=platform, progress=progress)
+
+
+def save(
+    images: str | Sequence[str],
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    format: str = "docker",  # noqa: A002 - skopeo's and podman's word
+    progress: Progress | None = None,
+) -> None:
+    """Write images to an archive: see :func:`nscontainer.image.archives.save.save`.
+
+    Parameters
+    ----------
+    format
+        ``docker`` (for ``docker load``; an OCI archive too), ``oci`` (an archive), ``oci-dir`` (a directory).
+    """
+    from nscontainer.image.archives import save as saving
+    from nscontainer.image.store import Store
+
+    saving.save(images, target, store=Store(), format=format, progress=progress)
+
+
+def import_(
+    source: str | os.PathLike[str] | BinaryIO,
+    name: str | None = None,
+    *,
+    changes: Sequence[str] = (),
+    message: str | None = None,
+    progress: Progress | None = None,
+) -> Image:
+    """Make an image of a root filesystem: see :func:`nscontainer.image.archives.rootfs.import_`.
+
+    Parameters
+    ----------
+    source
+        A tar, compressed or not, by its path or as a binary stream; or a directory.
+    changes
+        As ``docker import --change``: ``'CMD ["bash"]'``, ``'ENV TZ=UTC'``.
+    """
+    from nscontainer.image.archives import rootfs
+    from nscontainer.image.store import Store
+
+    return rootfs.import_(
+        source, name, store=Store(), changes=changes, message=message, progress=progress
+    )
+
+
+def export(
+    what: Container | Session | str,
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Write all files of a container or an image as one tar.
+
+    See :func:`nscontainer.image.archives.rootfs.export`.
+    """
+    from nscontainer.image.archives import rootfs
+    from nscontainer.image.store import Store
+
+    name = what if isinstance(what, str) else _container(what).id
+    rootfs.export(name, target, store=Store(), progress=progress)
+
+
+def bootstrap(
+    suite: str,
+    name: str | None = None,
+    *,
+    include: Sequence[str] = (),
+    variant: str = "minbase",
+    mirror: str | None = None,
+    progress: Progress | None = None,
+) -> Image:
+    """Make an image of a Debian or Ubuntu suite, as ``debian:bookworm``, from its archive.
+
+    See :func:`nscontainer.image.archives.bootstrap.bootstrap`.
+    """
+    from nscontainer.image.archives import bootstrap as bootstrapping
+    from nscontainer.image.store import Store
+
+    return bootstrapping.bootstrap(
+        suite,
+        name,
+        store=Store(),
+        include=include,
+        variant=variant,
+        mirror=mirror,
+        progress=progress,
+    )
