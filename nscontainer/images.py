@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from nscontainer.errors import SpecError
 
 if TYPE_CHECKING:
-    from nscontainer.build.events import Event
-    from nscontainer.engine.container import Container
-    from nscontainer.image.diff import Change
     import os
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from nscontainer.build.events import Event
+    from nscontainer.engine.container import Container
+    from nscontainer.image.diff import Change
     from nscontainer.image.progress import Progress
     from nscontainer.image.records import Image
     from nscontainer.image.store import Pruned
@@ -282,7 +282,8 @@ def _container(which: Container | Session | str) -> Container:
         from nscontainer.engine.container import Container as Found
 
         return Found.get(which)
-    of_session: Container = getattr(which, "container", which)
+    whole: Any = which
+    of_session: Container = getattr(whole, "container", whole)
     return of_session
 
 

@@ -140,9 +140,7 @@ class _Merging(Packer):
             return
         first = united[0]
         self._shift = first.lower.id_shift
-        self._entry(
-            path + b"/", tarheader.DIRECTORY, os.fstat(first.fd), xattrs=_xattrs(first.fd)
-        )
+        self._entry(path + b"/", tarheader.DIRECTORY, os.fstat(first.fd), xattrs=_xattrs(first.fd))
         # Where another filesystem is mounted, the directory is the layer's, what is in it isn't.
         united = [d for d in united if os.fstat(d.fd).st_dev == d.device]
         self._unite(united, [d for d in deeper if d not in mounted], path + b"/", depth + 1)

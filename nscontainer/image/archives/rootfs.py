@@ -14,14 +14,22 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nscontainer.engine import state
-from nscontainer.errors import NotFoundError, SpecError
+from nscontainer.errors import NotFoundError
 from nscontainer.image import (
-    compression, extract, files, host, names, pack, reconfigure, tree, written,
+    compression,
+    extract,
+    files,
+    host,
+    names,
+    pack,
+    reconfigure,
+    tree,
+    written,
 )
-from nscontainer.image.below import HostLayer, view_of
 from nscontainer.image.archives import dest, merge, source
 from nscontainer.image.archives.dest import Target
 from nscontainer.image.archives.source import Given
+from nscontainer.image.below import HostLayer, view_of
 from nscontainer.image.compression import Reads, Writes
 from nscontainer.image.progress import Event, Progress
 from nscontainer.image.records import Image
@@ -29,6 +37,7 @@ from nscontainer.image.registry import platform as platforms
 
 if TYPE_CHECKING:
     from nscontainer.image.store import Store
+
 
 def pack_tree(top: str, sink: Writes) -> None:
     """Write a directory that :func:`unpack` or this user has filled as a layer's tar."""
