@@ -29,7 +29,9 @@ def base_tar() -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as tar:
 
-        def add(name: str, kind: bytes, data: bytes = b"", mode: int = 0o755, link: str = "") -> None:
+        def add(
+            name: str, kind: bytes, data: bytes = b"", mode: int = 0o755, link: str = ""
+        ) -> None:
             member = tarfile.TarInfo(name)
             member.type, member.mode, member.size, member.linkname = kind, mode, len(data), link
             member.mtime = 1_700_000_000
