@@ -17,14 +17,21 @@ class OursError(Exception):
 
 
 class Ours:
-    """A process that uses nscontainer (:mod:`benchmarks.worker`), optionally one with much memory."""
+    """A process that uses nscontainer (:mod:`benchmarks.worker`), optionally one with much memory.
 
-    def __init__(self, *, holding_bytes: int = 0) -> None:
+    Parameters
+    ----------
+    state
+        Its state directory; None for the machine's own.
+    """
+
+    def __init__(self, *, holding_bytes: int = 0, state: Path | None = None) -> None:
+        place = {} if state is None else {"NSCONTAINER_STATE_DIR": str(state)}
         path = os.pathsep.join([str(ROOT), str(ROOT / "magics"), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **place},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

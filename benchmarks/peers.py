@@ -20,6 +20,9 @@ PACKAGES: Mapping[str, str] = {
     "bwrap": "bubblewrap",
     "dockerd": "docker.io",
     "docker": "docker.io",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+    "docker-registry": "docker-registry",
     "unshare": "util-linux",
     "setpriv": "util-linux",
 }
@@ -107,7 +110,16 @@ def _no_service_starts() -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Say which peers there are."""
     found = {}
-    for program in ("crun", "runc", "bwrap", "dockerd", "unshare"):
+    for program in (
+        "crun",
+        "runc",
+        "bwrap",
+        "dockerd",
+        "skopeo",
+        "umoci",
+        "docker-registry",
+        "unshare",
+    ):
         path = find(program)
         if path is None:
             continue
