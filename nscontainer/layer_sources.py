@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from nscontainer import disk_usage
 from nscontainer.engine import state
 from nscontainer.errors import ImageError, NotFoundError, SpecError
 from nscontainer.layerstack import LayerKind, Source, Stack, unite
@@ -74,12 +73,16 @@ def made_by(image: Image) -> list[str]:
     return [text or f"layer {number}" for number, text in enumerate(said)]
 
 
-def _host() -> Source:
-    """Give this machine's own files, those that a container of ``host`` may see."""
-    from nscontainer.image.host import HIDDEN, SECRETS
+def _host(facts: state.State | None = None) -> Source:
+    """Give this machine's own files: those that a container sees, by its state; else that any may."""
+    from nscontainer.image.below import view_of
+    from nscontainer.image.host import HIDDEN, SECRETS, View
+
+    views = [view_of(view) for view in (facts or {}).get("views", ())]
+    views = views or [View("/", hidden=set(HIDDEN), removed=set(SECRETS))]
 
     def shows(path: str) -> bool:
-        return not any(path == top or path.startswith(f"{top}/") for top in (*HIDDEN, *SECRETS))
+        return any(view.shows(path) for view in views)
 
     return Source(
         "host: this machine's own system", "base", (("", "/"),), listed=False, shows=shows
@@ -98,11 +101,22 @@ def _of_container(container: Container, store: Store) -> list[Source]:
     if "image_id" in facts:
         diff_ids = [str(one) for one in facts.get("diff_ids") or ()]
         stored = _stored(diff_ids, _names(facts, len(diff_ids), store), store, base=not on_host)
-    below = [_host(), _INIT, *stored] if on_host else [*stored, _INIT]
-    views = facts.get("views") or ["/"]
-    directories = disk_usage.uppers(container.directory)
-    parts = tuple((str(v).rstrip("/"), d) for v, d in zip(views, directories, strict=False))
-    return [*below, Source("read-write layer", "rw", parts)]
+    below = [_host(facts), _INIT, *stored] if on_host else [*stored, _INIT]
+    return [*below, _written(facts, container.directory, store)]
+
+
+def _written(facts: state.State, directory: str, store: Store) -> Source:
+    """Give the read-write layer, without what the engine made in it."""
+    from nscontainer.image.written import layers_of
+
+    parts: list[tuple[str, str]] = []
+    skip: set[str] = set()
+    with layers_of(facts, directory, store.root) as views:
+        for view in views:
+            lead = view.prefix.rstrip("/")
+            parts.append((lead, view.top))
+            skip |= {f"{lead}/{path}" for path in view.skip}
+    return Source("read-write layer", "rw", tuple(parts), skip=frozenset(skip))
 
 
 _INIT: Final = Source(

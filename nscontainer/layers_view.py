@@ -73,7 +73,8 @@ def columns(stack: Stack, most: int) -> tuple[list[Column], int]:
     plain = [c for c in found if not c.telling]
     plain.sort(key=lambda c: (_rank(stack, c), -c.size_bytes))
     of_base = [c for c in plain if _rank(stack, c) == _BASE]
-    plain = [*plain[: len(plain) - len(of_base)], *of_base[:_MOST_OF_BASE]]
+    if len(found) > most:
+        plain = [*plain[: len(plain) - len(of_base)], *of_base[:_MOST_OF_BASE]]
     kept = telling[:most]
     kept += plain[: max(0, most - len(kept))]
     rest = Column("")

@@ -51,6 +51,8 @@ class Source:
         process's tmpfs.
     shows
         Whether a path of an unlisted layer is seen in a container at all.
+    skip
+        Paths in the container that are the engine's own: mount points that it made.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Source:
     listed: bool = True
     known: tuple[str, ...] = ()
     shows: Callable[[str], bool] | None = None
+    skip: frozenset[str] = frozenset()
 
 
 class Entry(NamedTuple):
@@ -201,7 +204,7 @@ class _Found(NamedTuple):
     whiteouts: list[str]
 
 
-def walk(top: str, prefix: str = "") -> Iterator[_Found]:
+def walk(top: str, prefix: str = "", skip: frozenset[str] = frozenset()) -> Iterator[_Found]:
     """Go through a layer's directory, parents first, never following a link out of it.
 
     Each directory is opened anew from the top with openat2(2): a container that is running may put
@@ -213,20 +216,22 @@ def walk(top: str, prefix: str = "") -> Iterator[_Found]:
         while waiting:
             inner = waiting.pop()
             with contextlib.suppress(OSError):
-                found, directories = _look(root, inner, prefix)
+                found, directories = _look(root, inner, prefix, skip)
                 yield found
                 waiting += [f"{inner}/{name}" for name in sorted(directories, reverse=True)]
     finally:
         os.close(root)
 
 
-def _look(root: int, inner: str, prefix: str) -> tuple[_Found, list[str]]:
+def _look(root: int, inner: str, prefix: str, skip: frozenset[str]) -> tuple[_Found, list[str]]:
     fd = openat2(root, inner[1:] or ".", _OPEN_DIRECTORY, _NO_LINKS)
     try:
         found = _Found(prefix + inner, _is_opaque(fd), [], [])
         directories = []
         with os.scandir(fd) as names:
             for item in names:
+                if skip and f"{prefix}{inner}/{item.name}" in skip:
+                    continue
                 facts = item.stat(follow_symlinks=False)
                 if stat.S_ISDIR(facts.st_mode):
                     directories.append(item.name)
@@ -319,7 +324,9 @@ def unite(name: str, sources: Sequence[Source], *, notes: Sequence[str] = ()) ->
 
 
 def _read(source: Source) -> list[_Found]:
-    found = [here for prefix, directory in source.parts for here in walk(directory, prefix)]
+    found = [
+        here for prefix, directory in source.parts for here in walk(directory, prefix, source.skip)
+    ]
     for path in source.known:
         parent, _, name = path.rpartition("/")
         found.append(_Found(parent, opaque=False, files=[(name, 0, None)], whiteouts=[]))

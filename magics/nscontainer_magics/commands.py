@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nscontainer import options
 from nscontainer.cli import image_options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
-from nscontainer_magics import defaults, image_commands, session_commands
+from nscontainer_magics import defaults, image_commands, image_transfer, session_commands
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -308,7 +308,7 @@ def _exec(words: list[str]) -> None:
 def _about_images(name: str) -> Command:
     arguments = image_options.COMMANDS[name]
     return Command(
-        image_commands.CALLS[name],
+        {**image_commands.CALLS, **image_transfer.CALLS}[name],
         arguments.usage,
         arguments.summary,
         takes_name="container" in arguments.completes,
@@ -353,9 +353,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),
-    **{
-        name: _about_images(name) for name in image_options.COMMANDS if name in image_commands.CALLS
-    },
+    **{name: _about_images(name) for name in image_options.COMMANDS},
     "defaults": Command(
         defaults.command,
         "[--cpu 50% …] [--reset]",

@@ -1,0 +1,81 @@
+"""``%container``: the sub-commands that bring images in, send them out, and make them of containers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nscontainer import images
+from nscontainer.cli import image_rows
+from nscontainer.cli.image_transfer import changes, commit
+from nscontainer.errors import SpecError
+from nscontainer_magics.image_commands import arguments, frame
+from nscontainer_magics.image_progress import showing
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def _load(words: list[str]) -> None:
+    given = arguments("load", words)
+    file = _file(given.input or given.file)
+    with showing(quiet=given.quiet) as shown:
+        found = images.load(file, progress=shown.progress)
+    shown.end("\n".join(image_rows.one_line(image) for image in found))
+
+
+def _file(name: str | None) -> str:
+    if name in (None, "-"):
+        raise SpecError("a notebook has no standard input to read from", hint="name a file")
+    return str(name)
+
+
+def _output(name: str | None) -> str:
+    if name in (None, "-"):
+        raise SpecError("there is no file to write to", hint="-o FILE")
+    return str(name)
+
+
+def _save(words: list[str]) -> None:
+    given = arguments("save", words)
+    images.save(given.images, _output(given.output), format=given.format)
+
+
+def _import(words: list[str]) -> None:
+    given = arguments("import", words)
+    image = images.import_(
+        _file(given.file), given.name, changes=given.change, message=given.message
+    )
+    print(image_rows.one_line(image))
+
+
+def _export(words: list[str]) -> None:
+    given = arguments("export", words)
+    images.export(given.name, _output(given.output))
+
+
+def _bootstrap(words: list[str]) -> None:
+    given = arguments("bootstrap", words)
+    include = [name for name in given.include.split(",") if name]
+    with showing(quiet=given.quiet) as shown:
+        image = images.bootstrap(given.suite, given.name, include=include, progress=shown.progress)
+    shown.end(image_rows.one_line(image))
+
+
+def _commit(words: list[str]) -> None:
+    print(image_rows.one_line(commit(arguments("commit", words))))
+
+
+def _diff(words: list[str]) -> DataFrame:
+    return frame(changes(arguments("diff", words).container), image_rows.DIFF)
+
+
+CALLS: Final = {
+    "load": _load,
+    "save": _save,
+    "import": _import,
+    "export": _export,
+    "bootstrap": _bootstrap,
+    "commit": _commit,
+    "diff": _diff,
+}
+"""By name, as :data:`nscontainer_magics.image_commands.CALLS`."""
