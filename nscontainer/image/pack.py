@@ -24,7 +24,7 @@ _CHUNK: Final = 1 << 20
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEEPEST: Final = 400
 _MOST_ZEROS: Final = 1 << 30
-"""Up to so many bytes of holes are written as zeros: Docker (20.10 to 28; tar-split) loads and runs a layer with
+"""Up to so many bytes of holes are written as zeros: Docker (20.10; tar-split) loads and runs a layer with
 a sparse entry, but can't save or push it: "could not verify layer data"."""
 _ZEROS: Final = bytes(HOLE)
 _IDS: Final = 65536

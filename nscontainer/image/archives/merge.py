@@ -80,7 +80,14 @@ def write(layers: Sequence[Lower], sink: Writes) -> None:
     packer.finish()
 
 
-class _Merging(Packer):
+class OwnPacker(Packer):
+    """For trees of this user's: without root nobody can give files away, and theirs are the image's root's."""
+
+    def _id(self, number: int) -> int:
+        return super()._id(number) if os.geteuid() == 0 else 0
+
+
+class _Merging(OwnPacker):
     def merged(self, tops: list[_Open]) -> None:
         here = [top for top in tops if not top.lower.place]
         self._shift = here[0].lower.id_shift

@@ -21,7 +21,6 @@ from nscontainer.image import (
     files,
     host,
     names,
-    pack,
     reconfigure,
     tree,
     written,
@@ -41,8 +40,9 @@ if TYPE_CHECKING:
 
 def pack_tree(top: str, sink: Writes) -> None:
     """Write a directory that :func:`unpack` or this user has filled as a layer's tar."""
-    # Who isn't root can't give files away: what is theirs on disk is root's in the image.
-    pack.pack(top, sink, id_shift=os.geteuid())
+    packer = merge.OwnPacker(sink)
+    packer.tree(top)
+    packer.finish()
 
 
 def unpack(stream: Reads, into: str) -> None:
