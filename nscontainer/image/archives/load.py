@@ -96,8 +96,9 @@ def _take(
         _complete(image, archive.what, store)
     loaded = []
     for image in found:
-        for blob in image.blobs:
-            _copy(blob.descriptor, archive, blob.part, store, progress)
+        for number, blob in enumerate(image.blobs):
+            told = progress if number else None  # the first is the config
+            _copy(blob.descriptor, archive, blob.part, store, told)
         if image.config is not None:
             image.manifest = _docker_manifest(image, archive, store, progress)
         loaded.append(_record(image, store, progress))

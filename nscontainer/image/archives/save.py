@@ -101,8 +101,9 @@ def refuse_on_host(image: Image, name: str) -> None:
 
 
 def _on_host(name: str) -> SpecError:
+    how = "is" if name == names.HOST else "stands on"
     return SpecError(
-        f"{name} stands on this machine's own system, which an archive of layers can't hold",
+        f"{name} {how} this machine's own system, which an archive of layers can't hold",
         hint="export writes all its files as one tar",
     )
 
