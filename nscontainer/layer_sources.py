@@ -46,7 +46,8 @@ def _of_image(image: Image, store: Store) -> list[Source]:
     """Give an image's layers; those of one that stands on ``host`` have that below them."""
     store.unpack(image)
     diff_ids = [layer.diff_id for layer in image.layers]
-    stored = _stored(diff_ids, made_by(image), store, base=not image.on_host)
+    names = _with_names(made_by(image), diff_ids, store)
+    stored = _stored(diff_ids, names, store, base=not image.on_host)
     return [_host(), *stored] if image.on_host else stored
 
 
@@ -71,6 +72,17 @@ def made_by(image: Image) -> list[str]:
     # A history that doesn't fit says nothing of any layer.
     said = said if len(said) == len(image.layers) else [""] * len(image.layers)
     return [text or f"layer {number}" for number, text in enumerate(said)]
+
+
+def _with_names(names: list[str], diff_ids: Sequence[str], store: Store) -> list[str]:
+    """Add the images that this one is built on: each by its top layer."""
+    found = list(names)
+    for image in store.images():
+        own = [layer.diff_id for layer in image.layers]
+        count = len(own)
+        if image.names and 0 < count < len(diff_ids) and own == list(diff_ids[:count]):
+            found[count - 1] = f"{image.names[0]}: {names[count - 1]}"
+    return found
 
 
 def _host(facts: state.State | None = None) -> Source:
@@ -130,5 +142,6 @@ def _names(facts: state.State, count: int, store: Store) -> list[str]:
     with contextlib.suppress(NotFoundError, ImageError):
         image = store.get(str(facts["image_id"]))
         if len(image.layers) == count:
-            return made_by(image)
+            diff_ids = [layer.diff_id for layer in image.layers]
+            return _with_names(made_by(image), diff_ids, store)
     return [f"layer {number}" for number in range(count)]

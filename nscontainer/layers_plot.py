@@ -128,7 +128,7 @@ class _Drawing:
         self._text(0.26, bottom + height / 2, str(number), color=_ink_on(colour), weight="bold")
         tall = self.row > 0.4
         middle = bottom + height / 2
-        name = layers_view.title(self.stack, number, 46 if tall else 30)
+        name = layers_view.title(self.stack, number, 43 if tall else 28)
         self._text(0.5, middle + (0.085 if tall else 0), name, ha="left", weight="bold", size=8)
         if tall:
             facts = layers_view.facts(layer)

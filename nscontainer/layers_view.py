@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from nscontainer.layerstack import Entry, Kind, Layer, Stack
 
 _MIXED: Final = ((-1, "visible"),)
+_REMOVED: Final = ((-2, "deleted"),)
 _MOST_PATHS: Final = 30
 _BASE: Final = 3
+_LEAST_OWN: Final = 2
 _MOST_OF_BASE: Final = 2
 """What only the base has is told of by its size: a few of its directories are enough."""
 Signature = tuple[tuple[int, str], ...]
@@ -75,11 +77,13 @@ def columns(stack: Stack, most: int) -> tuple[list[Column], int]:
     of_base = [c for c in plain if _rank(stack, c) == _BASE]
     if len(found) > most:
         plain = [*plain[: len(plain) - len(of_base)], *of_base[:_MOST_OF_BASE]]
-    kept = telling[:most]
+    # What the container itself has added is to be seen, however much lies over each other.
+    own = sum(_rank(stack, c) == 0 for c in plain[:_LEAST_OWN])
+    kept = telling[: max(0, most - own)]
     kept += plain[: max(0, most - len(kept))]
     rest = Column("")
     chosen = {id(column) for column in kept}
-    left_out = sum(c.files for c in telling[most:])
+    left_out = sum(c.files for c in telling[max(0, most - own) :])
     for column in found:
         if id(column) not in chosen:
             _merge(rest, column)
@@ -111,34 +115,47 @@ def _merge(rest: Column, column: Column) -> None:
 
 
 def grouped(entries: Iterable[Entry]) -> list[Column]:
-    """Put paths together that lie in one directory and fare alike in every layer."""
+    """Put paths together that lie in one directory and fare alike in every layer.
+
+    All that a removed directory had is one column, from however many layers it came.
+    """
     by_path: dict[str, list[Entry]] = {}
     for entry in entries:
         by_path.setdefault(entry.path, []).append(entry)
-    signatures = {path: _signature(found) for path, found in by_path.items()}
+    marks = {entry.path for entry in entries if entry.kind in ("whiteout", "opaque")}
+    removed = {path: top for path, found in by_path.items() if (top := _removed_in(found, marks))}
+    signatures = {p: _signature(found) for p, found in by_path.items() if p not in removed}
     below = _directories(signatures)
-    made: dict[str, Column] = {}
-    apart: list[Column] = []
     by_key: dict[tuple[str, Signature], Column] = {}
     first: dict[int, str] = {}
+    key: tuple[str, Signature]
     for path, found in by_path.items():
-        signature = signatures[path]
-        node = _highest(path, below)
-        column = by_key.get((node, signature))
-        if column is None:
-            column = made.get(node)
-            if column is None or column.cells.keys() & {layer for layer, _ in signature}:
-                column = Column(node)
-                apart.append(column)
-                made.setdefault(node, column)
-            by_key[node, signature] = column
+        if path in removed:
+            key = removed[path], _REMOVED
+        else:
+            key = _highest(path, below), signatures[path]
+        column = by_key.setdefault(key, Column(key[0]))
         if column.files == 0:
             first[id(column)] = path
         _add(column, found)
-    for column in apart:
-        if column.files <= 1:
-            column.path = first.get(id(column), column.path)
-    return apart
+    for (node, signature), column in by_key.items():
+        if column.files <= 1 and signature is not _REMOVED:
+            column.path = first.get(id(column), node)
+    return list(by_key.values())
+
+
+def _removed_in(found: list[Entry], marks: set[str]) -> str | None:
+    """Give the topmost directory with whose removal a path went, or that is removed here; else None."""
+    if any(entry.kind == "visible" for entry in found):
+        return None
+    path = found[0].path
+    top = path if path in marks else None
+    parent = path.rpartition("/")[0]
+    while parent:
+        if parent in marks:
+            top = parent
+        parent = parent.rpartition("/")[0]
+    return top
 
 
 def _signature(found: list[Entry]) -> Signature:
@@ -169,7 +186,11 @@ def _highest(path: str, below: Mapping[str, Signature]) -> str:
 def _add(column: Column, found: list[Entry]) -> None:
     counted = False
     for entry in found:
+        if entry.kind in ("whiteout", "opaque") and entry.path != column.path and column.cells:
+            continue  # a mark inside of what was removed as a whole
         cell = column.cells.setdefault(entry.layer, Cell(entry.kind))
+        if _WEIGHT[entry.kind] > _WEIGHT[cell.kind]:
+            cell.kind = entry.kind
         if entry.kind in ("whiteout", "opaque"):
             cell.size_bytes = None
             continue
@@ -180,6 +201,10 @@ def _add(column: Column, found: list[Entry]) -> None:
         elif cell.size_bytes is not None:
             cell.size_bytes += entry.size_bytes
     column.files += counted
+
+
+_WEIGHT: Final = {"visible": 0, "shadowed": 1, "deleted": 2, "opaque": 3, "whiteout": 4}
+"""What a cell is said to be where a layer has several kinds at a removed directory."""
 
 
 # --- as text -----------------------------------------------------------------------------------

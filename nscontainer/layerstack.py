@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -89,7 +89,7 @@ class Layer:
     """All but directories and whiteouts."""
     size_bytes: int | None
     """Of its regular files, each inode once: what it takes, short of blocks and directories."""
-    counts: dict[Kind, int]
+    counts: dict[Kind, int] = field(default_factory=dict)
     """How many of its entries are of each kind."""
 
 
@@ -319,8 +319,36 @@ def unite(name: str, sources: Sequence[Source], *, notes: Sequence[str] = ()) ->
             mine, layer = _look_up(number, source, above)
         entries.append(mine)
         layers.append(layer)
-    flat = [entry for mine in reversed(entries) for entry in mine]
-    return Stack(name, tuple(reversed(layers)), tuple(flat), tuple(notes))
+    hidden: dict[int, list[str]] = {}
+    for entry in (entry for mine in entries for entry in mine):
+        if entry.by is not None:
+            hidden.setdefault(entry.by, []).append(entry.path)
+    kept = [_telling(mine, hidden.get(number, [])) for number, mine in enumerate(reversed(entries))]
+    counted = tuple(
+        replace(layer, counts=dict(Counter(entry.kind for entry in mine)))
+        for layer, mine in zip(reversed(layers), kept, strict=True)
+    )
+    flat = tuple(entry for mine in kept for entry in mine)
+    return Stack(name, counted, flat, tuple(notes))
+
+
+def _telling(mine: list[Entry], hidden: list[str]) -> list[Entry]:
+    """Leave out the opaque directories that hide nothing.
+
+    overlayfs marks every new directory so, to be spared looking below (fs/overlayfs/dir.c,
+    ovl_create_upper).
+    """
+    opaque = {entry.path for entry in mine if entry.kind == "opaque"}
+    if not opaque:
+        return mine
+    hiding: set[str] = set()
+    for path in hidden:
+        parent = path.rpartition("/")[0]
+        while parent:
+            if parent in opaque:
+                hiding.add(parent)
+            parent = parent.rpartition("/")[0]
+    return [entry for entry in mine if entry.kind != "opaque" or entry.path in hiding]
 
 
 def _read(source: Source) -> list[_Found]:
@@ -355,18 +383,11 @@ def _judge(
             if many is not None:
                 seen.add(many)
     entries.sort()
-    return entries, _layer(source, entries, files, size_bytes)
+    return entries, Layer(source.name, source.kind, source.digest, files, size_bytes)
 
 
 def _with_size(verdict: tuple[Kind, int | None], size: int) -> tuple[Kind, int, int | None]:
     return verdict[0], size, verdict[1]
-
-
-def _layer(
-    source: Source, entries: list[Entry], files: int | None, size_bytes: int | None
-) -> Layer:
-    counts = Counter(entry.kind for entry in entries)
-    return Layer(source.name, source.kind, source.digest, files, size_bytes, dict(counts))
 
 
 def _look_up(number: int, source: Source, above: _Above) -> tuple[list[Entry], Layer]:
@@ -388,7 +409,7 @@ def _look_up(number: int, source: Source, above: _Above) -> tuple[list[Entry], L
                 entries.append(Entry(path, number, kind, facts.st_size, by))
     finally:
         os.close(root)
-    return entries, _layer(source, entries, None, None)
+    return entries, Layer(source.name, source.kind, source.digest, None, None)
 
 
 def _facts(root: int, path: str) -> os.stat_result | None:

@@ -156,6 +156,29 @@ def test_a_directory_whose_files_fare_alike_is_one_column(tmp_path: Path) -> Non
     assert "/usr/lib/l7                 from 1  shadowed in 0" in said
 
 
+def test_a_removed_directory_is_one_column_whatever_was_in_it(tmp_path: Path) -> None:
+    """From two layers, one of them shadowing and whiting out in it already; a new directory hides nothing."""
+    base, middle, top = tmp_path / "base", tmp_path / "middle", tmp_path / "top"
+    for name in ("a/one", "a/two", "b/three"):
+        write(base, f"/doc/{name}", 10)
+    write(middle, "/doc/a/one", 5)
+    whiteout(middle, "/doc/b")
+    opaque(middle, "/doc/new")
+    write(middle, "/doc/new/four", 1)
+    whiteout(top, "/doc")
+    opaque(top, "/fresh")
+    made = stack([base, middle, top])
+    (column,) = layers_view.grouped(made.entries)
+    assert (column.label, column.files, column.seen) == ("/doc/", 4, None)
+    assert {n: (c.kind, c.files) for n, c in column.cells.items()} == {
+        0: ("deleted", 3),
+        1: ("deleted", 2),
+        2: ("whiteout", 0),
+    }
+    assert all(entry.kind != "opaque" for entry in made.entries)
+    assert made.summary["opaque"].sum() == 0
+
+
 def test_links_are_not_followed_and_hard_links_count_once(tmp_path: Path) -> None:
     """A layer's link to /etc leads nowhere; two names of an inode take its size once."""
     base = tmp_path / "base"
