@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.engine import state
+
+if TYPE_CHECKING:
+    from nscontainer.image.records import Image
+    from nscontainer.image.store import Store
 
 _BLOCK: Final = 512
 """What st_blocks counts, on every file system (stat(2))."""
@@ -20,22 +25,62 @@ def rows() -> list[dict[str, Any]]:
     list[dict]
         ``type``, ``count``, ``in_use``, ``size_bytes``, ``reclaimable_bytes``. Images: their blobs,
         compressed, each once; of layers the unpacked files, each layer once however many containers
-        use it; of containers what they have written.
+        use it; of containers what they have written; of the build cache what no image has besides.
     """
     from nscontainer.image.store import Store
 
-    found = [
-        {
-            "type": _TYPES.get(line.kind, line.kind),
-            "count": line.total,
-            "in_use": line.active,
-            "size_bytes": line.size_bytes,
-            "reclaimable_bytes": line.reclaimable_bytes,
-        }
-        for line in Store().usage()
-    ]
-    found.insert(min(2, len(found)), _containers())
-    return found
+    store = Store()
+    found = {
+        line.kind: _row(
+            _TYPES.get(line.kind, line.kind),
+            line.total,
+            line.active,
+            line.size_bytes,
+            line.reclaimable_bytes,
+        )
+        for line in store.usage()
+    }
+    count, size = _cached(store)
+    images = found.pop("images")
+    images["count"] -= count
+    images["size_bytes"] -= size
+    images["reclaimable_bytes"] = max(0, images["reclaimable_bytes"] - size)
+    cache = _row("build cache", count, 0, size, size)
+    downloads = found.pop("downloads")
+    return [images, *found.values(), _containers(), cache, downloads]
+
+
+def _row(kind: str, count: int, in_use: int, size: int, reclaimable: int) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "count": count,
+        "in_use": in_use,
+        "size_bytes": size,
+        "reclaimable_bytes": reclaimable,
+    }
+
+
+def _cached(store: Store) -> tuple[int, int]:
+    """Count what builds keep for the next one, and the bytes of the layers that no image has besides."""
+    from nscontainer.build.keeping import MARK
+
+    kept: dict[str, int] = {}
+    others: set[str] = set()
+    count = 0
+    for image in store.images():
+        layers = {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
+        marks = {} if image.names else _annotations(store, image)
+        if marks.items() >= MARK.items():
+            count += 1
+            kept |= layers
+        else:
+            others |= layers.keys()
+    return count, sum(size for digest, size in kept.items() if digest not in others)
+
+
+def _annotations(store: Store, image: Image) -> dict[str, str]:
+    manifest = json.loads(store.read_blob(image.manifest))
+    return dict(manifest.get("annotations") or {})
 
 
 _TYPES: Final = {
@@ -56,13 +101,7 @@ def _containers() -> dict[str, Any]:
             in_use += 1
         else:
             free += written
-    return {
-        "type": "containers",
-        "count": count,
-        "in_use": in_use,
-        "size_bytes": size,
-        "reclaimable_bytes": free,
-    }
+    return _row("containers", count, in_use, size, free)
 
 
 def uppers(directory: str) -> list[str]:

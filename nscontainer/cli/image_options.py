@@ -121,7 +121,10 @@ def _tag(made: options.Parser) -> None:
 def _rmi(made: options.Parser) -> None:
     _many(made)
     made.add_argument(
-        "-f", "--force", action="store_true", help="by its id, with all its names; never one in use"
+        "-f",
+        "--force",
+        action="store_true",
+        help="also by its id with all its names, and names of one in use",
     )
 
 

@@ -166,6 +166,19 @@ def test_df_counts_a_layer_once(nsc: Run, lab: str):
     assert nsc("df").stdout.splitlines()[0].split() == "TYPE COUNT IN USE SIZE RECLAIMABLE".split()
 
 
+def test_df_tells_the_build_cache_from_images(nsc: Run):
+    """What a build that failed has left for the next one; a prune takes it."""
+    file = b"FROM tiny:1\nRUN dd if=/dev/urandom of=/x bs=100k count=1\nRUN false\n"
+    assert nsc("build", "-t", "x", "-", text=False, input=file).returncode != 0
+    rows = {row["type"]: row for row in json.loads(nsc("df", "--json").stdout)}
+    assert rows["images"]["count"] == 2
+    assert rows["build cache"]["count"] == 1
+    assert 100_000 < rows["build cache"]["reclaimable_bytes"] < 120_000
+    assert nsc("prune").returncode == 0
+    rows = {row["type"]: row for row in json.loads(nsc("df", "--json").stdout)}
+    assert (rows["build cache"]["count"], rows["unpacked layers"]["count"]) == (0, 2)
+
+
 # --- changing ----------------------------------------------------------------------------------
 
 
