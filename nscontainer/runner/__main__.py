@@ -35,4 +35,12 @@ def _load():  # type: ignore[no-untyped-def]  # noqa: ANN202  # Any would be an 
 
 
 if __name__ == "__main__":
-    os._exit(_load().main(socket.socket(fileno=int(sys.argv[1]))))  # type: ignore[no-untyped-call]
+    try:
+        _runner = _load()  # type: ignore[no-untyped-call]
+    except ImportError as error:
+        sys.stderr.write(
+            "nscontainer: the image's python3 lacks a part of its standard library: %s "  # noqa: UP031
+            "(install it whole: Debian's python3-minimal is not enough)\n" % error
+        )
+        sys.exit(126)
+    os._exit(_runner.main(socket.socket(fileno=int(sys.argv[1]))))
