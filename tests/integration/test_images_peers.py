@@ -208,32 +208,41 @@ def test_docker_sees_the_same_files(
     assert extra == set()
 
 
+def assert_docker_agrees(docker: Daemon, image: Image, name: str) -> None:
+    """docker inspect and docker history tell of an image what we do."""
+    facts = docker.inspect(name)
+    theirs = facts["Config"]
+    assert facts["Id"] == image.id
+    assert facts["RootFS"]["Layers"] == diff_ids(image)
+    assert tuple(theirs["Env"] or ()) == image.env
+    assert tuple(theirs["Entrypoint"] or ()) == image.entrypoint
+    assert tuple(theirs["Cmd"] or ()) == image.cmd
+    assert theirs["User"] == image.user
+    assert theirs["WorkingDir"] == image.workdir
+    assert (theirs["Labels"] or {}) == image.labels
+    assert tuple(sorted(theirs["Volumes"] or ())) == image.volumes
+    assert tuple(sorted(theirs.get("ExposedPorts") or ())) == image.exposed_ports
+    assert theirs.get("StopSignal", "") == image.stop_signal
+    assert (facts["Architecture"], facts["Os"]) == (image.architecture, image.os)
+    assert facts["Created"] == image.config["created"]
+    assert facts["Author"] == image.config.get("author", "")
+    steps = docker.history(name)
+    ours = [*reversed(image.history)]
+    assert [step["CreatedBy"] for step in steps] == [step.get("created_by", "") for step in ours]
+    assert [step["Comment"] for step in steps] == [step.get("comment", "") for step in ours]
+    empty = [bool(step.get("empty_layer")) for step in ours]
+    assert not any(step["Size"] and nothing for step, nothing in zip(steps, empty, strict=True))
+    assert len(image.layers) == empty.count(False)
+    assert name in steps[0]["Tags"]
+
+
 def test_docker_says_the_same_of_ours(
     store: Store, image: Image, here: Path, docker: Daemon
 ) -> None:
     """docker inspect and docker history tell of our image what we do."""
     save.save(NAME, here / "saved.tar", store=store)
     docker("load", "-i", here / "saved.tar")
-    facts = docker.inspect(NAME)
-    theirs = facts["Config"]
-    assert tuple(theirs["Env"]) == image.env
-    assert tuple(theirs["Entrypoint"]) == image.entrypoint
-    assert tuple(theirs["Cmd"]) == image.cmd
-    assert theirs["User"] == image.user
-    assert theirs["WorkingDir"] == image.workdir
-    assert theirs["Labels"] == image.labels
-    assert tuple(sorted(theirs["Volumes"])) == image.volumes
-    assert tuple(sorted(theirs["ExposedPorts"])) == image.exposed_ports
-    assert theirs["StopSignal"] == image.stop_signal
-    assert (facts["Architecture"], facts["Os"]) == (image.architecture, image.os)
-    assert facts["Created"] == image.config["created"]
-    assert facts["Author"] == image.config["author"]
-    steps = docker.history(NAME)
-    ours = [*reversed(image.history)]
-    assert [step["CreatedBy"] for step in steps] == [step["created_by"] for step in ours]
-    assert [step["Comment"] for step in steps] == [step.get("comment", "") for step in ours]
-    assert [bool(step["Size"]) for step in steps] == [True, False, True]
-    assert steps[0]["Tags"] == [NAME]
+    assert_docker_agrees(docker, image, NAME)
 
 
 # ----------------------------------------------------------------------------- they write, we read
@@ -394,6 +403,8 @@ def test_we_load_what_docker_builds_and_commits(store: Store, here: Path, docker
     docker("rm", "changed")
     docker("save", "-o", here / "both.tar", "built:1", "committed:1")
     built, committed = load.load(here / "both.tar", store=store)
+    assert_docker_agrees(docker, built, "built:1")
+    assert_docker_agrees(docker, committed, "committed:1")
     assert built.names == ("built:1",)
     assert built.id == docker.inspect("built:1")["Id"]
     assert diff_ids(built) == docker.inspect("built:1")["RootFS"]["Layers"]

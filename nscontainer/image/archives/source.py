@@ -192,7 +192,7 @@ class _Directory:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
         try:
             fd = openat2(self.fd, name, flags, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
-        except KernelError:
+        except (KernelError, ValueError):  # ValueError: half a character, which no file's name has
             return None
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
