@@ -160,6 +160,21 @@ def test_what_is_there_already(store: Store, put: Callable[[bytes], Path]) -> No
     assert [made.names for made in store.images() if made.id != image.id] == [()]
 
 
+def test_an_image_kept_in_other_bytes(store: Store, put: Callable[[bytes], Path]) -> None:
+    """An image that is here with compressed layers is the same image when Docker's plain ones come."""
+    layers = [store.add_layer(io.BytesIO(layer)) for layer in LAYERS]
+    first = store.make_image({"os": "linux"}, layers, name="lab:1")
+    plain = docker_archive(["lab:2"])
+    made = Path(store.blob_path(first.id)).read_bytes()
+    entry = json.loads(plain["manifest.json"])[0]
+    plain[entry["Config"]] = made
+    (image,) = load.load(put(tar(plain)), store=store)
+    assert (image.id, image.manifest.digest) == (first.id, first.manifest.digest)
+    assert image.names == ("lab:1", "lab:2")
+    assert len(store.images()) == 1
+    assert not store.has(digest(LAYERS[0]))
+
+
 # ------------------------------------------------------------------------------------------ OCI's
 
 

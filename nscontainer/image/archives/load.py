@@ -96,6 +96,11 @@ def _take(
         _complete(image, archive.what, store)
     loaded = []
     for image in found:
+        if image.config is not None and (known := _known(digest.of(image.config), store)):
+            loaded.append(_named(known, image.names, store))
+            for layer in known.layers:
+                _already(layer.descriptor, progress)
+            continue
         for number, blob in enumerate(image.blobs):
             told = progress if number else None  # the first is the config
             _copy(blob.descriptor, archive, blob.part, store, told)
@@ -103,6 +108,11 @@ def _take(
             image.manifest = _docker_manifest(image, archive, store, progress)
         loaded.append(_record(image, store, progress))
     return loaded
+
+
+def _known(image_id: str, store: Store) -> Image | None:
+    """Find an image that is here already, its layers perhaps kept in other bytes than the archive's."""
+    return next((image for image in store.images() if image.id == image_id), None)
 
 
 def _complete(image: Found, what: str, store: Store) -> None:
@@ -122,7 +132,7 @@ def _copy(
     """Copy a blob into the store, but for what is there of it already."""
     short, size = digest.short(descriptor.digest), descriptor.size
     if store.has(descriptor.digest):
-        _tell(progress, Event("done", short, size, size, "already here"))
+        _already(descriptor, progress)
         return
     with (
         archive.open(part) as file,
@@ -165,8 +175,9 @@ def _docker_layer(
     """Copy one layer: a plain tar as it is, and a compressed one as it is too, its diffID compared."""
     if store.has(layer.diff_id):
         size = os.path.getsize(store.blob_path(layer.diff_id))
-        _tell(progress, Event("done", digest.short(layer.diff_id), size, size, "already here"))
-        return Descriptor(media.OCI_LAYER, layer.diff_id, size)
+        there = Descriptor(media.OCI_LAYER, layer.diff_id, size)
+        _already(there, progress)
+        return there
     total = archive.size(layer.part) or 0
     with archive.open(layer.part) as file:
         kind = compression.decompress(io.BytesIO(file.read(16))).kind
@@ -220,21 +231,27 @@ class _Tee(source.Counting):
 
 def _record(image: Found, store: Store, progress: Progress | None) -> Image:
     """Make it an image of the store, unpacked: a layer that is refused leaves none."""
-    before = {known.id for known in store.images()}
-    first = image.names[0] if image.names else None
+    before = {known.manifest.digest for known in store.images()}
     made = store.add_manifest(image.manifest, image.media_type, name=None)
     try:
         store.unpack(made, progress)
     except BaseException:
-        if made.id not in before:
+        if made.manifest.digest not in before:
             with contextlib.suppress(NsContainerError):
-                store.remove(made.id, force=True)
+                store.remove(made.manifest.digest, force=True)
         raise
-    if first is None:
-        return made
-    for name in image.names:
-        store.tag(made.id, name)
-    return store.get(made.id)
+    return _named(made, image.names, store)
+
+
+def _named(image: Image, given: Iterable[str], store: Store) -> Image:
+    """Give an image the archive's names; by its manifest's digest, since two may have one config."""
+    for name in given:
+        image = store.tag(image.manifest.digest, name)
+    return image
+
+
+def _already(blob: Descriptor, progress: Progress | None) -> None:
+    _tell(progress, Event("done", digest.short(blob.digest), blob.size, blob.size, "already here"))
 
 
 def _tell(progress: Progress | None, event: Event) -> None:
