@@ -384,4 +384,4 @@ def test_it_can_be_run_again():
     )
     run = result(spec=asked.to_dict())
     assert run.spec == asked
-    assert signal.Signals(run.spec.stop_signal) is signal.SIGINT
+    assert run.spec.stop_signal == signal.SIGINT
