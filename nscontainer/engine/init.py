@@ -29,6 +29,7 @@ from nscontainer.errors import CommandError, NsContainerError, SetupError
 from nscontainer.image.host import OWN
 from nscontainer.linux import caps, clone, mount, net, prctl, rlimits, seccomp
 from nscontainer.linux.syscalls import (
+    RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
     KernelError,
@@ -286,16 +287,16 @@ class _Root:
     def open(self, path: str) -> int:
         return openat2(self.fd, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
-    def make(self, path: str, *, directory: bool, links: int = 40) -> int:
-        """Open a mount point, making what is missing of it; of a link that leads nowhere, its target."""
+    def make(self, path: str, *, directory: bool, links: int = 0) -> int:
+        """Open a place, making what is missing of it; of up to so many links to nothing, their targets."""
         with contextlib.suppress(FileNotFoundError):
             return self.open(path)
         parent, _, name = path.rstrip("/").rpartition("/")
         above = self.make(parent, directory=True, links=links) if parent else os.dup(self.fd)
         try:
             place = os.readlink(f"/proc/self/fd/{above}")
-            target = _link_at(above, name)
-            if target is not None and links:
+            target = _link_at(above, name) if links else None
+            if target is not None:
                 path = posixpath.normpath(posixpath.join(place, target))
                 return self.make(f"/{path.lstrip('/')}", directory=directory, links=links - 1)
             if directory:
@@ -313,7 +314,7 @@ class _Root:
         return self.open(path)
 
     def attach(self, tree: int, path: str, *, directory: bool = True) -> None:
-        target = self.make(path, directory=directory)
+        target = self.make(path, directory=directory, links=40)
         try:
             mount.move_mount(tree, target)
         except KernelError as error:
@@ -324,6 +325,12 @@ class _Root:
 
 
 def _link_at(above: int, name: str) -> str | None:
+    """Read a link whose text is a path; one of procfs' is none, and may be the fd that we look by."""
+    try:
+        os.close(openat2(above, name, os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EXDEV):
+            return None
     try:
         return os.readlink(name, dir_fd=above)
     except OSError:  # nothing there, or no link

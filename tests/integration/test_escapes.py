@@ -191,8 +191,23 @@ def test_a_false_dev_null_is_not_taken(false: str) -> None:
     assert done.stdout.splitlines() == ["as it should be", f"{errno.ENODEV} /dev/null"], done.stderr
 
 
-@pytest.mark.parametrize("link", ["/nsc-escape", "../../../../../../nsc-escape", "/proc/self/root",
-                                  "/proc/1/root/nsc-escape", "/proc/self/cwd"])  # fmt: skip
+@pytest.mark.parametrize("link", ["/nsc-escape", "../../../../../../nsc-escape"])
+def test_a_mount_point_behind_a_link_to_nothing_is_made_inside(tmp_path: Path, link: str) -> None:
+    """CVE-2019-19921: what a link under a mount point names is made in the container, as runc does."""
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    outer.mkdir()
+    inner.mkdir()
+    (inner / "mine").touch()
+    (outer / "link").symlink_to(link)
+    volumes = [f"{outer}:/outer", f"{inner}:/outer/link"]
+    assert api.run(["ls", "/nsc-escape"], volumes=volumes).stdout == "mine\n"
+    assert not Path("/nsc-escape").exists()
+    assert [path.name for path in outer.iterdir()] == ["link"]
+
+
+@pytest.mark.parametrize(
+    "link", ["/proc/self/root", "/proc/1/root/nsc-escape", "/proc/self/cwd", "/proc/self/fd/5/x"]
+)
 def test_a_mount_point_behind_a_link_is_never_outside(tmp_path: Path, link: str) -> None:
     """CVE-2019-19921, 2023-27561: a link under a mount point leads to no place of the host's."""
     outer, inner = tmp_path / "outer", tmp_path / "inner"
