@@ -148,6 +148,27 @@ class LayerError(ImageError):
         self.entry = entry
 
 
+class RegistryError(NsContainerError):
+    """A registry refused, failed, or sent something other than what was asked for.
+
+    Parameters
+    ----------
+    reason
+        One word for programs: ``unreachable``, ``tls``, ``not-found``, ``unauthorized``,
+        ``rate-limited``, ``refused``, ``failed`` (the server's own fault), ``digest`` (what came is
+        not what its digest says) or ``unsupported``. A full disk is a :class:`HostError`.
+    status
+        The HTTP status, where there was one.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, status: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.status = status
+
+
 def one_line(error: BaseException) -> str:
     """Render an error as the one line a front end prints: what was wrong, then how to mend it."""
     hint = getattr(error, "hint", None)

@@ -90,6 +90,54 @@ def layers(reference: str) -> Stack:
     return layer_sources.stack_of(reference)
 
 
+# --- registries -------------------------------------------------------------------------------
+
+
+def pull(name: str, *, platform: str | None = None, progress: Progress | None = None) -> Image:
+    """Get an image from its registry: manifest, layers that are not here yet, unpacked.
+
+    Parameters
+    ----------
+    name
+        As ``python:3.12-slim``, ``ghcr.io/org/tool:1`` or ``localhost:5000/mylab@sha256:…``.
+    platform
+        ``os/arch[/variant]`` of another machine's image; by default this one's.
+    progress
+        Called in this thread with each step, in bytes for each layer.
+
+    Raises
+    ------
+    SpecError
+        The name, the platform or a configuration file is wrong.
+    RegistryError
+        It can't be had: no such image, no access, no connection …
+    """
+    from nscontainer.image.registry.pull import pull as do
+    from nscontainer.image.store import Store
+
+    return do(name, store=Store(), platform=platform, progress=progress)
+
+
+def push(name: str, to: str | None = None, *, progress: Progress | None = None) -> str:
+    """Hand an image to a registry, under its own name or another; give its manifest's digest.
+
+    Raises
+    ------
+    SpecError
+        A name is wrong.
+    NotFoundError
+        There is no such image.
+    ImageError
+        It stands on the built-in image ``host``: only :func:`export` gives it away.
+    RegistryError
+        The registry didn't take it.
+    """
+    from nscontainer.image.registry.push import push as do
+    from nscontainer.image.store import Store
+
+    return do(name, store=Store(), to=to, progress=progress)
+
+
 # --- changing ----------------------------------------------------------------------------------
 
 

@@ -153,6 +153,11 @@ class Store:
         with self.holding():
             return self._layers.unpack_all(image.layers, progress)
 
+    def unpack_layer(self, layer: Layer, progress: Progress | None = None) -> None:
+        """Unpack one layer if it isn't yet: as soon as its blob is there, before the image is whole."""
+        with self.holding():
+            self._layers.unpack(layer, progress)
+
     # --- images ----------------------------------------------------------------------------
 
     def make_image(
