@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 import nscontainer
+from nscontainer import images, spec
+from nscontainer.engine.container import Container
 from nscontainer.image.archives import load, save
 from nscontainer.image.records import Image
 from nscontainer.image.store import Store
@@ -245,6 +247,55 @@ def test_docker_says_the_same_of_ours(
     assert_docker_agrees(docker, image, NAME)
 
 
+LOOK = (
+    "cd /; busybox find . -xdev -path ./dev -prune -o -path ./proc -prune -o -path ./sys -prune"
+    " -o -path ./etc -prune -o -path ./data -prune -o -path ./run -prune"
+    " -o -not -name .dockerenv -not -name .nscontainerenv -not -path ."
+    " -exec busybox stat -c '%n %a %u:%g %s %h %Y %t:%T %F' {} + | busybox sort"
+)
+FAR = ("./kinds/far ", "./kinds/farther ")
+"""Ids beyond a container's 65536 are nobody's in ours: its user namespace has no others."""
+
+
+def test_what_a_container_of_ours_wrote(
+    store: Store, here: Path, docker: Daemon, empty: Store
+) -> None:
+    """Committed, saved and loaded by Docker, what a container wrote is the same there, and comes back so."""
+    script = f"""
+        cd /; set -e; for i in rm mv ln mkdir chmod chown mkfifo dd; do alias $i="busybox $i"; done
+        rm dir/inner/c; rm -r hides; mkdir hides; echo new > hides/new2; mv dir/b dir/moved
+        ln dir/moved kinds/linked; ln dir/moved linked_too; chmod 4711 kinds/usual
+        mkfifo -m 604 a_fifo; dd if=/dev/zero of=holes bs=1 count=1 seek=5M 2>/dev/null
+        echo x > {"m" * 255}; mkdir -p "new dir/ü"; chown -R 12:34 "new dir"; rm -r becomes_directory
+        echo file > becomes_directory; rm becomes_file; mkdir becomes_file; ln -s /no/where dangling2
+    """
+    what = spec.build([script], image=NAME, user="0")
+    container = Container.create(what, remove=False, start=True)
+    try:
+        assert container.wait()["exit_code"] == 0
+        made = images.commit(container, "committed/here:1")
+    finally:
+        container.remove(force=True)
+    save.save("committed/here:1", here / "saved.tar", store=store)
+    docker("load", "-i", here / "saved.tar")
+    assert_docker_agrees(docker, made, "committed/here:1")
+    ours = says("committed/here:1", LOOK, user="0").splitlines()
+    words = ("run", "--rm", "--network", "none", "--user", "0", "committed/here:1", LOOK)
+    theirs = docker(*words).splitlines()
+    assert [line for line in ours if not line.startswith(FAR)] == [
+        line for line in theirs if not line.startswith(FAR)
+    ]
+    facts = {line.split(" ")[0]: line.split(" ")[1:] for line in ours}
+    assert facts["./kinds/linked"][3] == "3"  # names
+    assert facts["./kinds/usual"][0] == "4711"
+    assert "./hides/new2" in facts
+    assert not {"./hides/new", "./dir/inner/c"} & facts.keys()
+    docker("save", "-o", here / "back.tar", "committed/here:1")
+    (back,) = load.load(here / "back.tar", store=empty)
+    assert diff_ids(back) == diff_ids(made)
+    assert peers.layers_look(empty, back) == peers.layers_look(store, made)
+
+
 # ----------------------------------------------------------------------------- they write, we read
 
 
@@ -260,18 +311,10 @@ def test_we_run_it_as_docker_does(store: Store, here: Path, docker: Daemon) -> N
     save.save(NAME, here / "saved.tar", store=store)
     docker("load", "-i", here / "saved.tar")
     assert says(NAME) == docker("run", "--rm", "--network", "none", NAME)
-    look = (
-        "cd /; busybox find . -xdev -path ./dev -prune -o -path ./proc -prune -o -path ./sys -prune"
-        " -o -path ./etc -prune -o -path ./data -prune -o -path ./run -prune"
-        " -o -not -name .dockerenv -not -name .nscontainerenv -not -path . -not -path './farther'"
-        " -exec busybox stat -c '%n %a %u:%g %s %Y %t:%T %F' {} + | busybox sort"
-    )
-    ours = says(NAME, look, user="0").splitlines()
-    theirs = docker("run", "--rm", "--network", "none", "--user", "0", NAME, look).splitlines()
-    # Ids beyond a container's 65536 are nobody's in ours: its user namespace has no others.
-    far = ("./kinds/far ", "./kinds/farther ", ". ")
-    assert [line for line in ours if not line.startswith(far)] == [
-        line for line in theirs if not line.startswith(far)
+    ours = says(NAME, LOOK, user="0").splitlines()
+    theirs = docker("run", "--rm", "--network", "none", "--user", "0", NAME, LOOK).splitlines()
+    assert [line for line in ours if not line.startswith(FAR)] == [
+        line for line in theirs if not line.startswith(FAR)
     ]
     assert len(ours) > 50
 
