@@ -18,7 +18,6 @@ from nscontainer_magics.live import NotebookView, TerminalView, view_for
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from nscontainer.image.progress import Progress
 
 _MOST_LINES = 40
 
@@ -78,9 +77,14 @@ def _row(line: Line) -> str:
 class Shown:
     """Where a transfer is shown, and what it says in the end."""
 
-    def __init__(self, bars_: Bars | None, progress: Progress | None) -> None:
+    def __init__(self, bars_: Bars | None, progress: Board | None) -> None:
         self._bars = bars_
         self.progress = progress
+
+    @property
+    def note(self) -> str:
+        """What was said of the whole."""
+        return self.progress.note if self.progress else ""
 
     def end(self, text: str) -> None:
         """Say what has come of it."""

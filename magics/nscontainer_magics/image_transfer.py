@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+def _pull(words: list[str]) -> None:
+    given = arguments("pull", words)
+    kept = "what has come is kept; the next pull goes on from there"
+    with showing(quiet=given.quiet, interrupted=kept) as shown:
+        image = images.pull(given.name, platform=given.platform, progress=shown.progress)
+    shown.end(image_rows.one_line(image, given.name, shown.note))
+
+
+def _push(words: list[str]) -> None:
+    given = arguments("push", words)
+    sent = "layers that were sent stay there; the next push leaves them out"
+    with showing(quiet=given.quiet, interrupted=sent) as shown:
+        digest = images.push(given.image, given.to, progress=shown.progress)
+    shown.end(f"{given.to or given.image}: {digest}")
+
+
 def _load(words: list[str]) -> None:
     given = arguments("load", words)
     file = _file(given.input or given.file)
@@ -70,6 +86,8 @@ def _diff(words: list[str]) -> DataFrame:
 
 
 CALLS: Final = {
+    "pull": _pull,
+    "push": _push,
     "load": _load,
     "save": _save,
     "import": _import,

@@ -36,6 +36,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rename": ("manage", "give a container another name"),
     "inspect": ("manage", "print all that is known of a container or an image, as JSON"),
     "images": ("images", "list images"),
+    "pull": ("image_transfer", "get an image from a registry"),
+    "push": ("image_transfer", "send an image to a registry"),
     "load": ("image_transfer", "get images from an archive: docker's or OCI's"),
     "save": ("image_transfer", "write images into an archive: docker's or OCI's"),
     "import": ("image_transfer", "make an image of a root filesystem's tar"),

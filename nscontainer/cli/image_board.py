@@ -82,7 +82,8 @@ class Board:
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self._lines: dict[str, Line] = {}
-        self._note = ""
+        self.note = ""
+        """What was said of the whole, as where it came from."""
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._over = threading.Event()
@@ -94,6 +95,7 @@ class Board:
     def __call__(self, event: Event) -> None:
         """Take an event."""
         if not event.layer:
+            self.note = event.note or self.note
             return
         with self._lock:
             line = self._lines.setdefault(event.layer, Line(event.layer, event.kind))

@@ -62,6 +62,20 @@ def _change(made: options.Parser) -> None:
     made.add_argument("-m", "--message", metavar="TEXT", default="", help="for its history")
 
 
+def _pull(made: options.Parser) -> None:
+    made.add_argument("name", metavar="NAME", help="as python:3.12-slim or localhost:5000/lab:1")
+    made.add_argument(
+        "--platform", metavar="OS/ARCH", help="as linux/arm64 (default: this machine's)"
+    )
+    _quiet(made)
+
+
+def _push(made: options.Parser) -> None:
+    _image(made)
+    made.add_argument("to", metavar="TO", nargs="?", help="the name there (default: its own)")
+    _quiet(made)
+
+
 def _load(made: options.Parser) -> None:
     made.add_argument(
         "file",
@@ -162,6 +176,8 @@ def _none(made: options.Parser) -> None:
 
 COMMANDS: Final[dict[str, Arguments]] = {
     "images": Arguments("[-a] [NAME]", "list images", _images, "image", table=True),
+    "pull": Arguments("[--platform P] [-q] NAME", "get an image from a registry", _pull, "image"),
+    "push": Arguments("[-q] IMAGE [TO]", "send an image to a registry", _push, "image"),
     "load": Arguments("[-q] FILE", "get images from an archive: docker's or OCI's", _load),
     "save": Arguments(
         "[-o FILE] [--format F] IMAGE…",

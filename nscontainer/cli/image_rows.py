@@ -70,12 +70,13 @@ def short(digest: str) -> str:
     return digest.rpartition(":")[2][:12]
 
 
-def one_line(image: Image, name: str | None = None) -> str:
+def one_line(image: Image, name: str | None = None, note: str = "") -> str:
     """Say in one line what has come of it: its name, what it is, how large."""
     called = name or (image.names[0] if image.names else "an image without a name")
     count = len(image.layers)
     layers = f"{count} layer{'s' * (count != 1)}"
-    return f"{called} · {short(image.id)} · {layers}, {format_size(image.size)}"
+    said = f"{called} · {short(image.id)} · {layers}, {format_size(image.size)}"
+    return f"{said} · {note}" if note else said
 
 
 def pruned(result: Pruned) -> list[str]:

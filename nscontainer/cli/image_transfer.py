@@ -14,18 +14,37 @@ from nscontainer.cli.text import printable
 from nscontainer.errors import SpecError
 
 if TYPE_CHECKING:
-    from nscontainer.image.progress import Progress
+    from nscontainer.cli.image_board import Board
     from nscontainer.image.records import Image
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress | None]:
+def _progress(*, quiet: bool) -> Iterator[Board | None]:
     """Show how far it has come, on standard error."""
     if quiet:
         yield None
         return
     with image_board.for_stream() as board:
         yield board
+
+
+def pull_command(argv: Sequence[str]) -> int:
+    """Get an image from a registry."""
+    given = arguments("pull", argv)
+    with _progress(quiet=given.quiet) as progress:
+        image = images.pull(given.name, platform=given.platform, progress=progress)
+    note = progress.note if progress else ""
+    print(image.id if given.quiet else image_rows.one_line(image, given.name, note))
+    return 0
+
+
+def push_command(argv: Sequence[str]) -> int:
+    """Send an image to a registry."""
+    given = arguments("push", argv)
+    with _progress(quiet=given.quiet) as progress:
+        digest = images.push(given.image, given.to, progress=progress)
+    print(digest if given.quiet else f"{given.to or given.image}: {digest}")
+    return 0
 
 
 def load_command(argv: Sequence[str]) -> int:

@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import select
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -283,9 +285,33 @@ def test_import_and_export(nsc: Run, lab: str):
     assert nsc("rmi", "again:1").returncode == 0
 
 
+def test_ctrl_c_ends_a_pull(environment: dict[str, str]):
+    """From a registry that never answers: at once, without a traceback, with nothing left."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        name = f"127.0.0.1:{mute.getsockname()[1]}/lab:1"
+        process = subprocess.Popen(
+            [*NSC, "pull", name],
+            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        mute.settimeout(30)
+        connection, _ = mute.accept()
+        with connection:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            begin = time.monotonic()
+            out, err = process.communicate(timeout=20)
+            assert time.monotonic() - begin < 3
+    assert process.returncode == 130
+    assert out == b""
+    assert b"Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
+        (["pull", "Upper/Case"], "lower case"),
+        (["pull", "host"], "built-in"),
         (["tag", "tiny:1", "a b"], "can't be a part"),
         (["load", "missing.tar"], "missing.tar can't be opened: No such file"),
         (["import", "missing.tar", "x:1"], "missing.tar can't be opened: No such file"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +104,7 @@ def test_names_are_completed(images: Kernel):
         ("rmi", "SpecError: the following arguments are required: IMAGE"),
         ("load", "SpecError: a notebook has no standard input to read from (name a file)"),
         ("save tiny:1", "SpecError: there is no file to write to (-o FILE)"),
+        ("pull Tiny", "SpecError: image name 'Tiny'"),
         ("commit nosuch x:1", "NotFoundError: no container 'nosuch'"),
         ("diff tiny:1", "NotFoundError: no container 'tiny:1'"),
         ("history --al tiny:1", "SpecError: --al is not an option"),
@@ -143,3 +146,26 @@ def test_a_load_ends_as_one_line(images: Kernel, tmp_path: Path):
     assert last["text/plain"].startswith("tiny:2 · ")
     assert "<pre" in last["text/html"]
     assert cell.text() == ""
+
+
+def test_interrupting_a_pull_is_one_line(images: Kernel):
+    """■ ends it at once, from a registry that never answers; the kernel goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(30)
+        interrupted: list[float] = []
+
+        def during(kind: str, content: dict[str, object]) -> None:
+            if kind == "status" and content["execution_state"] == "busy":
+                connection, _ = mute.accept()
+                with connection:
+                    time.sleep(0.3)
+                    interrupted.append(time.monotonic())
+                    images.interrupt()
+
+        name = f"127.0.0.1:{mute.getsockname()[1]}/lab:1"
+        cell = images.run(f"%container pull {name}", during=during)
+        assert time.monotonic() - interrupted[0] < 5
+    assert cell.errors() == [
+        "KeyboardInterrupt: what has come is kept; the next pull goes on from there"
+    ]
+    assert run(images, "print(1)") == "1\n"

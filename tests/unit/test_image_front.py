@@ -133,7 +133,7 @@ def events(board: Board) -> None:
     board(Event("download", "bbb", 500, 1000))
     board(Event("done", "aaa", 1000, 1000, "already here"))
     board(Event("unpack", "bbb", 10, None))
-    board(Event("done", "", 0, None))
+    board(Event("done", "", 0, None, "from docker.io"))
 
 
 def test_a_board_keeps_the_newest_of_each_layer():
@@ -152,6 +152,7 @@ def test_a_board_keeps_the_newest_of_each_layer():
             thread.join()
         events(board)
     ((first, second),) = drawn
+    assert board.note == "from docker.io"
     assert (first.layer, first.share, first.state) == ("aaa", 1.0, "already here")
     assert (second.layer, second.share, second.state) == ("bbb", None, "unpacking")
 
