@@ -394,6 +394,33 @@ def test_umoci_repacks_ours(store: Store, image: Image, here: Path) -> None:
     assert tree["etc/b_too"][0] == "0o100644"
 
 
+def test_umoci_repacks_nothing(store: Store, image: Image, here: Path, empty: Store) -> None:
+    """Unpacked and repacked by umoci without a change, the image has the same layers and tree."""
+    save.save(NAME, here / "layout", store=store, format="oci-dir")
+    umoci("unpack", "--image", f"{here}/layout:{NAME}", here / "bundle")
+    umoci("repack", "--image", f"{here}/layout:again", here / "bundle")
+    images = {made.names[0]: made for made in load.load(here / "layout", store=empty)}
+    again = images["layout:again"]
+    assert diff_ids(again) == diff_ids(image)
+    assert peers.exported(empty, "layout:again", here) == peers.exported(store, NAME, here)
+
+
+def test_skopeo_and_umoci_write_into_the_store(
+    store: Store, image: Image, here: Path, empty: Store
+) -> None:
+    """The store's directory is a layout to copy to: what others put there and name is found and run."""
+    skopeo("copy", f"oci:{store.root}:{NAME}", f"docker-archive:{here}/a.tar:{NAME}")
+    skopeo("copy", f"docker-archive:{here}/a.tar", f"oci:{store.root}:by/skopeo:1")
+    assert diff_ids(store.get("by/skopeo:1")) == diff_ids(image)
+    assert says("by/skopeo:1") == "grüß dich from /srv/work as 1000:1001\n"
+    umoci("tag", "--image", f"{store.root}:by/skopeo:1", "umoci:tagged")
+    assert store.get("umoci:tagged").id == store.get("by/skopeo:1").id
+    store.remove("by/skopeo:1")
+    assert says("umoci:tagged", "echo still there") == "still there\n"
+    store.remove("umoci:tagged")
+    assert store.get(NAME).id == image.id
+
+
 def test_umoci_makes_a_new_one(here: Path, empty: Store) -> None:
     """An image that umoci made from nothing is loaded, with the tree it was made of."""
     layout = here / "fresh"

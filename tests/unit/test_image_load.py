@@ -175,6 +175,26 @@ def test_an_image_kept_in_other_bytes(store: Store, put: Callable[[bytes], Path]
     assert not store.has(digest(LAYERS[0]))
 
 
+def test_interrupted_and_gone_on_with(store: Store, put: Callable[[bytes], Path]) -> None:
+    """An interrupt leaves no image; a second load goes on in the layer where the first broke off."""
+    large = tar({"a": os.urandom(5 << 20)})
+    path = put(tar(docker_archive(["lab:1"], (LAYERS[0], large))))
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "download" and event.done_bytes > 2 << 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load.load(path, store=store, progress=interrupt)
+    assert store.images() == []
+    assert left(store) == [f"tmp/{digest(large)[7:]}.partial"]
+    events: list[Event] = []
+    (image,) = load.load(path, store=store, progress=events.append)
+    ours = [e for e in events if e.kind == "download" and e.layer == digest(large)[7:19]]
+    assert ours[0].done_bytes > 3 << 20
+    assert store.layer_dir(image.layers[1].diff_id) is not None
+
+
 # ------------------------------------------------------------------------------------------ OCI's
 
 
