@@ -13,12 +13,13 @@ from IPython.core.getipython import get_ipython
 
 from nscontainer import options
 from nscontainer.cli import create
-from nscontainer_magics import cell_line, commands, defaults, variables
+from nscontainer_magics import cell_line, commands, defaults, image_cell, variables
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _CELL: Final = re.compile(r"\s*%%container(?:\s|$)")
+_IMAGE_CELL: Final = re.compile(r"\s*%%image(?:\s|$)")
 _LINE: Final = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%container(?:\s|$)")
 _CHOICES: Final = {
     "--network": ("none", "host"),
@@ -38,6 +39,9 @@ def matcher(context: CompletionContext) -> dict[str, Any]:
     if context.cursor_line == 0 and _CELL.match(before):
         words = _words(before)
         found: Iterable[str] = [*_flags(words, _cell_options()), *_sessions(words)]
+    elif context.cursor_line == 0 and _IMAGE_CELL.match(before):
+        words = _words(before)
+        found = _flags(words, _flags_of(image_cell.parser()))
     elif _LINE.match(before):
         found = _sub_command(_words(before))
     else:
@@ -55,7 +59,7 @@ def matcher(context: CompletionContext) -> dict[str, Any]:
 
 def _words(before: str) -> list[str]:
     """Split what follows the magic's name; the last word is the one at the cursor, maybe empty."""
-    text = before.partition("container")[2]
+    text = re.split(r"%container|%image", before, maxsplit=1)[-1]
     words = text.split()
     return words if words and not text[-1].isspace() else [*words, ""]
 
@@ -74,7 +78,7 @@ def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
         word = words[-1]
         before = word[: max(word.rfind(","), word.rfind("=")) + 1]
         return [before + name for name in _variables()]
-    if previous == "--image":
+    if previous in ("--image", "--from"):
         return ["host", *_images()]
     if previous in _CHOICES:
         return _CHOICES[previous]

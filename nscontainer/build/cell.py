@@ -50,9 +50,8 @@ def parse(
     ]
     instructions += [_made("USER", _quoted(user), 1)] if user else []
     instructions += [_made("WORKDIR", _quoted(workdir), 1)] if workdir else []
-    before = len(instructions)
     instructions += _instructions(text, first_line)
-    if len(instructions) == before and not text.strip():
+    if len(instructions) == 1:
         raise SpecError("the cell is empty", hint="write shell commands, one a line")
     return Dockerfile(NAME, tuple(instructions))
 

@@ -42,8 +42,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
             end = pattern.find("]", at + 2)
             if end < 0:
                 raise SpecError(f"pattern {pattern!r} can't be read", hint="a [ isn't closed")
-            inside = pattern[at + 1 : end].replace("[", r"\[")
-            made += f"[{inside}]"
+            made += _any_of(pattern[at + 1 : end])
             at = end
         elif char == "\\" and at + 1 < len(pattern):
             at += 1
@@ -55,6 +54,16 @@ def compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(made, re.DOTALL)
     except re.error as error:
         raise SpecError(f"pattern {pattern!r} can't be read", hint=str(error)) from None
+
+
+def _any_of(inside: str) -> str:
+    """Make the class of a bracket's characters and ranges."""
+    negated = "^" if inside.startswith("^") else ""
+    members = re.findall(r"(\\.|.)(?:-(\\.|.))?", inside.removeprefix("^"), re.DOTALL)
+    parts = [
+        re.escape(low[-1]) + (f"-{re.escape(high[-1])}" if high else "") for low, high in members
+    ]
+    return f"[{negated}{''.join(parts)}]" if parts else "(?!)"
 
 
 @dataclass(frozen=True, slots=True)

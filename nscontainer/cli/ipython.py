@@ -19,6 +19,7 @@ from nscontainer.errors import HostError, StateError
 
 _FILE: Final = "ipython_config.json"
 _MAGIC: Final = "container"
+_ALSO: Final = "image"
 _EXTENSION: Final = "nscontainer"
 _NOTE: Final = "nscontainer"
 """Our own key in the file: what ``enable`` made, so that ``disable`` takes away just that."""
@@ -104,9 +105,9 @@ def _enable(path: str) -> str:
     there = config is not None
     config = config or {}
     other = _lazy(config).get(_MAGIC)
-    if other == _EXTENSION:
+    if other == _EXTENSION and _ALSO in _lazy(config):
         return f"already enabled in {path}"
-    if other is not None:
+    if other not in (None, _EXTENSION):
         message = f"{path} has a magic 'container' already: {other!r}"
         raise StateError(message, hint="take it out there, or use %load_ext nscontainer")
     _check_neighbour(path)
@@ -115,7 +116,9 @@ def _enable(path: str) -> str:
     while not os.path.isdir(directory):
         made.append(directory)
         directory = os.path.dirname(directory)
-    config.setdefault("MagicsManager", {}).setdefault("lazy_magics", {})[_MAGIC] = _EXTENSION
+    lazy = config.setdefault("MagicsManager", {}).setdefault("lazy_magics", {})
+    lazy[_MAGIC] = _EXTENSION
+    lazy.setdefault(_ALSO, _EXTENSION)  # another's %%image stays what it is
     if made:
         config[_NOTE] = {"made": made}
     try:
@@ -150,6 +153,8 @@ def _disable(path: str) -> str:
     note = config.pop(_NOTE, {})
     made = note.get("made", []) if isinstance(note, dict) else []
     del _lazy(config)[_MAGIC]
+    if _lazy(config).get(_ALSO) == _EXTENSION:
+        del _lazy(config)[_ALSO]
     if not _lazy(config):
         del config["MagicsManager"]["lazy_magics"]
     if not config["MagicsManager"]:

@@ -10,7 +10,7 @@ import pytest
 
 from nscontainer import cli
 
-OURS = {"lazy_magics": {"container": "nscontainer"}}
+OURS = {"lazy_magics": {"container": "nscontainer", "image": "nscontainer"}}
 
 
 @pytest.fixture
