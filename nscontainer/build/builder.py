@@ -17,7 +17,6 @@ from nscontainer.build import (
     expand,
     keeping,
     owners,
-    pulling,
     stages,
     state,
     trees,
@@ -156,9 +155,11 @@ class _Building:
             pass
         except SpecError as error:
             raise made.wrong(error.message, error.hint) from None
+        from nscontainer.image.registry.pull import pull
+
         self.tell(Note(f"pulling {name}"))
         try:
-            return pulling.pull(name, self.store)
+            return pull(name, store=self.store)
         except NsContainerError as error:
             # As it is, but for the place: whatever else its type knows stays with it.
             error.message = f"{made.place}: {error.message}"
