@@ -2,7 +2,7 @@
 
 Never committed. On the image ``host`` it hides as well (docs/adr/0005); on a stored image it has what the
 image lacks of mount points and name files, found in the image's own layers without ever following one
-of its links out of them (docs/adr/0018).
+of its links out of them (docs/adr/0019).
 """
 
 from __future__ import annotations
