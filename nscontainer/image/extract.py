@@ -388,5 +388,5 @@ def _bad(entry: Entry, why: str) -> LayerError:
 def _refused(entry: Entry, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         message = f"no space left on the disk for {entry.shown}"
-        return LayerError(message, entry=entry.shown, hint="nscontainer image prune frees some")
+        return LayerError(message, entry=entry.shown, hint="prune frees some")
     return _bad(entry, str(error.strerror or error).lower())

@@ -128,7 +128,7 @@ def disk_errors(doing: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"no space left on the disk while {doing}"
-            raise HostError(message, hint="nscontainer image prune frees what is unused") from None
+            raise HostError(message, hint="prune frees what is unused") from None
         if error.errno in (errno.EROFS, errno.EIO):
             message = f"{error.strerror} while {doing}"
             raise HostError(message.lower()) from None

@@ -150,7 +150,7 @@ def _not_found(ref: str, rows: list[Row]) -> NotFoundError:
     message = f"no image {ref!r:.300}"
     if close:
         message += f"; there is {' or '.join(close)}"
-    return NotFoundError(message, hint=f"%container pull {ref:.300}")
+    return NotFoundError(message, hint=f"pull {ref:.300} gets it from its registry")
 
 
 def _by_name(wanted: names.Reference, groups: dict[str, list[Row]]) -> list[Row]:

@@ -103,7 +103,7 @@ def plain(block: bytes) -> Entry:
     name = name.partition(b"\0")[0]
     # 256: the checksum's own field counts as eight spaces. Old tars summed signed characters.
     total = sum(block) - sum(check) + 256
-    if (asked := number(check, "checksum", name)) != total:
+    if (asked := _checksum(check)) != total:
         signed = total - 256 * sum(b > 127 for b in block[:148] + block[156:])
         if asked != signed:
             raise LayerError("a header's checksum is wrong: this is no tar, or a damaged one")
@@ -140,12 +140,20 @@ def plain(block: bytes) -> Entry:
 def stored_size(block: bytes) -> int:
     """Read how long an extended header's data is."""
     total = sum(block) - sum(block[148:156]) + 256
-    if number(block[148:156], "checksum", b"") != total:
+    if _checksum(block[148:156]) != total:
         raise LayerError("a header's checksum is wrong: this is no tar, or a damaged one")
     size = number(block[124:136], "size", block[:100].partition(b"\0")[0])
     if size < 0:
         raise LayerError("an extended header of negative size")
     return size
+
+
+def _checksum(field: bytes) -> int | None:
+    """Read a header's checksum; where there is none, this is no header, and its text not ours to show."""
+    try:
+        return number(field, "checksum", b"")
+    except LayerError:
+        return None
 
 
 def number(text: bytes, what: str, name: bytes) -> int:

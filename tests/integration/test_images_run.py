@@ -153,7 +153,7 @@ def test_unknown_image() -> None:
     """A name that isn't here says so, with the nearest name and how to get it."""
     with pytest.raises(NotFoundError, match="no image 'entyr'; there is entry:latest") as caught:
         nscontainer.run(["true"], image="entyr")
-    assert caught.value.hint == "%container pull entyr"
+    assert caught.value.hint == "pull entyr gets it from its registry"
 
 
 def test_another_architecture(base: bytes) -> None:

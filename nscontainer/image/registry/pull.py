@@ -203,7 +203,7 @@ class _Pull:
             raise HostError(
                 f"{self.reference} needs {needed >> 20} MiB more, the disk of {self.store.root} "
                 f"has {free >> 20} MiB left",
-                hint="nscontainer image prune frees what is unused",
+                hint="prune frees what is unused",
             )
 
     def _layers(self, manifest: Manifest, diff_ids: Sequence[str]) -> None:

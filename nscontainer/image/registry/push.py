@@ -78,7 +78,7 @@ def push(
             if image.on_host:
                 raise ImageError(
                     f"{name} stands on this machine's own system and can't be pushed",
-                    hint=f"nscontainer image export {name} writes it whole, as a tar",
+                    hint=f"export {name} writes it whole, as a tar",
                 )
             return _Push(image, target, store, one, progress).run()
     finally:
