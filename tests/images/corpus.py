@@ -367,7 +367,7 @@ def broken(outside: bytes) -> Iterator[Case]:
     yield Case("data-cut", file(b"a", b"x" * 600)[:700], "middle of an entry")
     yield Case("padding-cut", file(b"a", b"x" * 600)[:1120], "middle of an entry")
     yield Case("checksum", whole(file(b"a", check=b"0000000\0")), "checksum is wrong")
-    yield Case("checksum-words", whole(file(b"a", check=b"nonsense")), "checksum .* is no octal")
+    yield Case("checksum-words", whole(file(b"a", check=b"nonsense")), "checksum is wrong")
     yield Case("size-no-octal", whole(file(b"a", raw_size=b"00000000009\0")), "no octal number")
     yield Case("size-underscore", whole(file(b"a", raw_size=b"0000_000000\0")), "no octal number")
     yield Case("size-negative", whole(file(b"a", raw_size=binary(-1, 12))), "a size of -1")
