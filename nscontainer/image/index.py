@@ -64,6 +64,12 @@ class Index:
         return [_row(Descriptor.from_json(item)) for item in listed]
 
     @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from changing it."""
+        with files.exclusive(self._lock):
+            yield
+
+    @contextlib.contextmanager
     def changing(self) -> Iterator[list[Row]]:
         """Give the rows to be changed in place; they are written when the block ends well."""
         with files.exclusive(self._lock):

@@ -83,7 +83,8 @@ class Store:
 
     def put(self, data: bytes) -> str:
         """Keep some bytes as a blob; give its digest."""
-        return self._blobs.put(data)
+        with self.holding():
+            return self._blobs.put(data)
 
     @contextlib.contextmanager
     def writer(self, digest: str | None = None, size: int | None = None) -> Iterator[BlobWriter]:
@@ -318,14 +319,12 @@ def _prepare(root: str) -> None:
         for directory in ("", "/blobs", "/blobs/sha256", "/layers", f"/{files.SCRATCH}"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(root + directory, 0o700)
-        if not os.path.exists(f"{root}/oci-layout"):
-            files.write_whole(f"{root}/oci-layout", _LAYOUT, f"{root}/{files.SCRATCH}")
-        if not os.path.exists(f"{root}/index.json"):
+        first = {"oci-layout": _LAYOUT, "index.json": indexes.NOTHING}
+        if not all(os.path.exists(f"{root}/{name}") for name in first):
             with files.exclusive(f"{root}/lock"):
-                if not os.path.exists(f"{root}/index.json"):
-                    files.write_whole(
-                        f"{root}/index.json", indexes.NOTHING, f"{root}/{files.SCRATCH}"
-                    )
+                for name, data in first.items():
+                    if not os.path.exists(f"{root}/{name}"):
+                        files.write_whole(f"{root}/{name}", data, f"{root}/{files.SCRATCH}")
     except OSError as error:
         message = f"the image store {root} can't be made: {error.strerror}"
         raise HostError(message, hint="set NSCONTAINER_STATE_DIR to a directory that can") from None

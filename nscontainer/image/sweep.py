@@ -76,7 +76,10 @@ class Sweep:
         self._keep_for_containers()
         used = self._used()
         freed = self._files(self._blobs.directory, lambda n: f"sha256:{n}" not in used.blobs)
-        freed += self._files(self._blobs.scratch, lambda n: partials or not n.endswith(".partial"))
+        with self._index.locked():  # who writes the index need not hold gc.lock
+            freed += self._files(
+                self._blobs.scratch, lambda n: partials or not n.endswith(".partial")
+            )
         return freed + self._unpacked(used.keys)
 
     def _used(self) -> Used:

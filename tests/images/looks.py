@@ -58,7 +58,8 @@ def short(top: Path) -> dict[str, bytes | str]:
             else:
                 letter = "c" if kind == stat.S_IFCHR else "b"
                 found[where] = f"{letter} {os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}"
-            if kind != stat.S_IFDIR and facts.st_nlink > 1:
+            # overlayfs links its whiteouts to one another
+            if kind != stat.S_IFDIR and facts.st_nlink > 1 and found[where] != "gone":
                 if facts.st_ino in first:
                     found[where] = f"= {first[facts.st_ino]}"
                 first.setdefault(facts.st_ino, where)
