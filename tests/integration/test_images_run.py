@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from nscontainer.engine.container import Container
 from nscontainer.errors import HostError, NotFoundError, SetupError, SpecError
 from nscontainer.image.store import Store
 from tests.integration import rootfs_images as made
-from tests.integration.inside import private_engine
+from tests.integration.inside import eventually, private_engine
 
 pytestmark = pytest.mark.root
 
@@ -245,8 +247,6 @@ def test_128_layers(base: bytes) -> None:
 
 
 def _stream(data: bytes) -> Any:
-    import io
-
     return io.BytesIO(data)
 
 
@@ -299,3 +299,72 @@ def test_read_only(tmp_path: Path) -> None:
     said = out(["sh", "-c", script], read_only=True, volumes=[f"{tmp_path}:/data"], tmpfs=["/t"])
     assert said == "ro\nrw\n"
     assert (tmp_path / "x").exists()
+
+
+# --- what else containers do -------------------------------------------------------------------------
+
+
+def test_an_image_of_nothing() -> None:
+    """One without any layer has the engine's own files and no program."""
+    made.make("scratch", config={"Cmd": ["/anything"]})
+    result = nscontainer.run([], image="scratch")
+    assert (result.exit_code, result.record["exec_error"]) == (
+        127, "command '/anything' not found in the container",
+    )  # fmt: skip
+
+
+def test_exec_and_detached() -> None:
+    """A detached one is found by name; exec has the image's variables, user and directory."""
+    config = {"Env": ["PATH=/bin", "A=1"], "User": "bob", "WorkingDir": "/tmp"}
+    made.make("settled", made.busybox().bytes(), config=config)
+    container = nscontainer.run(["sleep", "100"], image="settled", name="lab", detach=True)
+    try:
+        found = Container.get("lab")
+        assert found.inspect()["image_id"] == Store().get("settled").id
+        said = found.exec(["sh", "-c", "id -un; pwd; echo $A $HOME"]).stdout
+        assert said == b"bob\n/tmp\n1 /home/bob\n"
+    finally:
+        container.remove(force=True)
+
+
+def test_one_stands_by_for_an_image(base: bytes) -> None:
+    """The next start of the same image is a pooled one; of another image, or the host, it isn't."""
+    made.make("pool", base)
+    other = made.LayerTar().file("other", "x").bytes()
+    made.make("pool2", base, other)
+
+    def pooled(image: str) -> bool:
+        return bool(nscontainer.run(["true"], image=image).record["pooled"])
+
+    pooled("pool")
+    assert eventually(lambda: pooled("pool"))
+    time.sleep(0.3)
+    assert not pooled("pool2")
+    time.sleep(0.3)
+    assert not nscontainer.run(["true"]).record["pooled"]
+
+
+def test_a_layer_unpacked_anew_is_another(base: bytes) -> None:
+    """What stood by on layers that were removed since is not handed out: the files are all there."""
+    tar = made.LayerTar().file("here", "yes").bytes()
+    made.make("anew", base, tar)
+    assert out(["cat", "/here"], "anew") == "yes"
+    time.sleep(0.3)  # one stands by
+    Store().remove("anew")
+    made.make("anew", base, tar)
+    assert out(["cat", "/here"], "anew") == "yes"
+
+
+def test_a_foreign_image_on_the_host(tmp_path: Path) -> None:
+    """One that claims to stand on ``host``, with links and marks of its own, sees no more of it."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("secret")
+    tar = made.LayerTar().link("home", str(secret)).link("root", "/").directory("x")
+    tar.link("x/up", "../../../..").link(str(tmp_path).lstrip("/"), str(secret))
+    made.make("foreign", tar.bytes(), config={"Labels": {"org.nscontainer.base": "host"}})
+    script = (
+        f"cat {secret}/key /home/key /root{secret}/key /x/up{secret}/key; cat /etc/shadow; true"
+    )
+    result = nscontainer.run(["sh", "-c", script], image="foreign", workdir="/")
+    assert (result.exit_code, result.stdout) == (0, "")
