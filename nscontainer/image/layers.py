@@ -14,15 +14,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from nscontainer.errors import ImageError, LayerError
-from nscontainer.image import compression, extract, files, tree
 from nscontainer.image import digest as digests
+from nscontainer.image import files, tree
 from nscontainer.image.blobs import Blobs, damaged
-from nscontainer.image.compression import Reads
 from nscontainer.image.progress import Event, Progress
 from nscontainer.image.records import Layer
+
+if TYPE_CHECKING:
+    from nscontainer.image.compression import Reads
+    from nscontainer.image.extract import Extracted
 
 _CHUNK: Final = 1 << 20
 _AHEAD: Final = 8
@@ -118,7 +121,9 @@ class Layers:
 
     def _extract(
         self, layer: Layer, into: str, progress: Progress | None, stop: threading.Event | None
-    ) -> extract.Extracted:
+    ) -> Extracted:
+        from nscontainer.image import compression, extract  # a list of images needs neither
+
         blob = layer.descriptor
         short = digests.short(blob.digest)
         packed, plain = digests.Hashing(), digests.Hashing()

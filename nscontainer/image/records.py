@@ -41,14 +41,16 @@ class Descriptor:
             message = f"{value!r:.90} is no descriptor"
             raise ImageError(message)
         media_type, size = value.get("mediaType"), value.get("size")
-        annotations = value.get("annotations") or {}
+        annotations = value.get("annotations")
+        if annotations is None:
+            annotations = {}
         if not isinstance(media_type, str) or not isinstance(annotations, dict):
             message = f"a descriptor has no media type: {value!r:.200}"
             raise ImageError(message)
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             message = f"a descriptor's size is {size!r:.40}"
             raise ImageError(message)
-        texts = {str(k): v for k, v in annotations.items() if isinstance(v, str)}
+        texts = annotations and {str(k): v for k, v in annotations.items() if isinstance(v, str)}
         return cls(media_type, digests.check(value.get("digest")), size, texts)
 
 

@@ -11,12 +11,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from nscontainer.engine import state
 from nscontainer.errors import HostError, ImageError, SpecError
-from nscontainer.image import compression, files, media
 from nscontainer.image import digest as digests
+from nscontainer.image import files, media
 from nscontainer.image import index as indexes
 from nscontainer.image import names as names_
 from nscontainer.image.blobs import Blobs, BlobWriter
@@ -26,6 +26,9 @@ from nscontainer.image.lookup import CONFIG_LIMIT, MANIFEST_LIMIT, Lookup, by_ma
 from nscontainer.image.progress import Progress
 from nscontainer.image.records import BASE_LABEL, Descriptor, Image, Layer, Pruned, Usage
 from nscontainer.image.removal import Removal
+
+if TYPE_CHECKING:
+    from nscontainer.image.compression import Compressing
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK: Final = 1 << 20
@@ -309,7 +312,9 @@ ORIGINAL: Final = "org.nscontainer.original-digest"
 """An index annotation: the digest of the Docker manifest that an image was converted from."""
 
 
-def _compress(writer: BlobWriter, kind: str) -> compression.Compressing:
+def _compress(writer: BlobWriter, kind: str) -> Compressing:
+    from nscontainer.image import compression  # a list of images needs none
+
     return compression.compress(writer, kind)
 
 

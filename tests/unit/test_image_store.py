@@ -343,7 +343,7 @@ def test_close_names_are_told(store: Store) -> None:
         NotFoundError, match=r"no image 'python:3.13'; there is python:3.12"
     ) as caught:
         store.get("python:3.13")
-    assert caught.value.hint == "%container pull python:3.13"
+    assert "pull python:3.13" in str(caught.value.hint)
 
 
 def test_a_name_moves(store: Store) -> None:
