@@ -7,7 +7,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nscontainer.build import (
     cache,
@@ -87,6 +87,7 @@ def _unused(file: Dockerfile, build_args: Mapping[str, str]) -> list[str]:
     return sorted(set(build_args) - declared - set(stages.PROXIES))
 
 
+_ATTEMPTS: Final = 5
 _Key = tuple[bool, tuple[str, ...], tuple[str, ...]]
 
 
@@ -226,12 +227,18 @@ class _Building:
         )
 
         def make() -> Layer:
-            image = self._image(now)
-            if image is None and not now.on_host:
-                raise made.wrong(
-                    "RUN: the image is empty", "begin FROM one, or COPY a program first"
-                )
-            return execute.run(command, image, self.store, made, self.tell)
+            for attempt in range(_ATTEMPTS):
+                image = self._image(now)
+                if image is None and not now.on_host:
+                    hint = "begin FROM one, or COPY a program first"
+                    raise made.wrong("RUN: the image is empty", hint)
+                try:
+                    return execute.run(command, image, self.store, made, self.tell)
+                except NotFoundError:
+                    # The same build beside this one made the same image, and needs it no more.
+                    if self.images.pop(_key(now), None) is None or attempt == _ATTEMPTS - 1:
+                        raise
+            raise AssertionError
 
         key = cache.key(now.fingerprint(), "RUN", words, counted)
         self._layer(now, key, state.run_text(words, counted), make, done)

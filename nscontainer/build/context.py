@@ -66,4 +66,6 @@ class Context:
 
     def _takes_some_of(self, path: str) -> bool:
         """Tell whether something below a directory that is ignored is taken after all."""
-        return self.ignored.has_exceptions and bool(self.names(path))
+        if not self.ignored.has_exceptions:
+            return False
+        return any(self.look(f"{path}/{name}") for name in os.listdir(f"{self.root}/{path}"))

@@ -127,7 +127,7 @@ def remove_left(store: Store) -> list[str]:
         for container in api.engine().list(all=True):
             if container.name.startswith(CONTAINERS) and container.status == "exited":
                 with contextlib.suppress(NsContainerError, OSError):
-                    container.remove()
+                    container.remove(force=True)  # waits for its monitor
                     removed.append(container.name)
         return removed
 

@@ -12,13 +12,16 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nscontainer import api
 from nscontainer.build import cache, execute
+from nscontainer.build.trees import Union
 from nscontainer.engine.container import Container
 from nscontainer.errors import BuildError, NotFoundError, NsContainerError, SpecError, one_line
+from nscontainer.image.records import Image, Layer
 from nscontainer.image.store import Store
 from tests.integration.building import build, make_base, shell, write
 from tests.integration.inside import ROOT, eventually
@@ -275,6 +278,55 @@ def test_no_program_in_the_image() -> None:
         build('FROM base\nRUN ["/nowhere/program"]')
     assert "/nowhere/program" in one_line(caught.value)
     assert caught.value.exit_code == 127
+
+
+def test_a_user_that_isnt_there(engine: Path) -> None:
+    """The RUN that would be theirs fails with the name in the error, and leaves nothing."""
+    with pytest.raises(NsContainerError) as caught:
+        build("FROM base\nUSER nobody-here\nRUN true")
+    assert "nobody-here" in one_line(caught.value)
+    assert not containers(engine)
+
+
+def test_an_image_of_nothing_but_a_config() -> None:
+    """FROM scratch with no file at all is an image too."""
+    image = build('FROM scratch\nCMD ["/x"]').image
+    assert image is not None
+    assert image.layers == ()
+    assert image.cmd == ("/x",)
+
+
+def test_what_a_run_writes_into_a_volume_is_dropped(tmp_path: Path) -> None:
+    """From the VOLUME on, as Docker's documentation says; a COPY into it stays."""
+    write(tmp_path, {"f": "f"})
+    text = (
+        "FROM base\nRUN mkdir /v; echo 1 > /v/1\nVOLUME /v\nRUN echo 2 > /v/2\nCOPY f /v/\nRUN true"
+    )
+    image = build(text, tmp_path).image
+    assert image is not None
+    store = Store()
+    union = Union([store.layer_dir(layer.diff_id) or "" for layer in image.layers])
+    assert union.names("v") == ["1", "f"]
+
+
+def test_an_image_that_another_build_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two same builds at a time share an image on the way; who is through first may take it away."""
+    real = execute.run
+    taken: list[list[str]] = []
+
+    def taking(command: execute.Command, image: Image, store: Store, *more: Any) -> Layer:
+        if len(taken) < 2:
+            taken.append(store.remove(image.manifest.digest))
+        return real(command, image, store, *more)
+
+    build("FROM base\nRUN echo shared > /shared")
+    text = "FROM base\nRUN echo shared > /shared\nENV A=1\nRUN cat /shared"
+    for image in Store().images():
+        if not image.names and "/shared" in str(image.history):
+            Store().tag(image.manifest.digest, "keeps-its-layer")
+    monkeypatch.setattr(execute, "run", taking)
+    assert build(text).said == "shared\n"
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize(
