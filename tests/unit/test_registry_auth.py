@@ -57,13 +57,16 @@ class Fake(Transport):
         super().__init__()
         self.answers = list(answers)
         self.sent: list[tuple[str, str, dict[str, str], Any]] = []
+        self.given: list[urllib3.HTTPResponse] = []
         self.slow_s = 0.0
 
     def send(self, method: str, url: str, *, headers: Any, body: Any = None, **_: Any) -> Any:
         self.sent.append((method, url, dict(headers), body))
         time.sleep(self.slow_s)
         status, answer, text = self.answers.pop(0)
-        return urllib3.HTTPResponse(io.BytesIO(text), answer, status, preload_content=False)
+        response = urllib3.HTTPResponse(io.BytesIO(text), answer, status, preload_content=False)
+        self.given.append(response)
+        return response
 
 
 def token(value: str, **more: object) -> Answer:
@@ -156,6 +159,14 @@ def test_password_and_identity_token():
     assert fake.sent[2][2]["Authorization"] == "Bearer T1"
 
 
+def test_a_refused_token_leaves_no_connection_open():
+    """Where the token server refuses, the registry's own answer is closed too, not left to the collector."""
+    fake = Fake(UNAUTHORISED, (401, {}, b"{}"))
+    with pytest.raises(RegistryError, match=r"credentials for reg\.example .* were refused"):
+        a_client(fake, Found(ME)).get("a", "a", limit=99)
+    assert [response.closed for response in fake.given] == [True, True]
+
+
 def test_basic_is_sent_to_whom_it_belongs():
     """Basic answers a Basic challenge; with no credentials the 401 stays, with the way in as hint."""
     basic = (401, {"WWW-Authenticate": 'Basic realm="lab"'}, b"")
@@ -173,6 +184,16 @@ def test_a_password_does_not_go_over_plain_http():
     fake = Fake(plain)
     with pytest.raises(RegistryError, match="over plain http: not sent"):
         a_client(fake, Found(ME)).get("a", "a", limit=99)
+    assert len(fake.sent) == 1
+    fake = Fake(plain)
+    local = client.Client(
+        Endpoint("localhost:5000", "localhost:5000", ("http",)),
+        "x",
+        fake,
+        look_up=lambda *_: Found(ME),
+    )
+    with pytest.raises(RegistryError, match="over plain http: not sent"):  # nor from this machine
+        local.get("a", "a", limit=99)
     assert len(fake.sent) == 1
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from nscontainer.errors import RegistryError
 from nscontainer.image.names import DOCKER_HUB
 from nscontainer.image.registry import auth, credentials, faults
-from nscontainer.image.registry.hosts import Endpoint, is_loopback
+from nscontainer.image.registry.hosts import Endpoint
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -105,7 +105,7 @@ class Client:
             transport,
             owner,
             functools.partial(look_up, owner, self.repository),
-            insecure=not endpoint.verify or is_loopback(endpoint.host),
+            insecure=not endpoint.verify,
         )
 
     @property
@@ -249,7 +249,12 @@ class Client:
             )
             if response.status == 401 and own and not answered:
                 offered = auth.challenges(response.headers.getlist("WWW-Authenticate"))
-                if self._auth.answer(offered, scope, sent) is None:
+                try:
+                    header = self._auth.answer(offered, scope, sent)
+                except BaseException:
+                    response.close()
+                    raise
+                if header is None:
                     return response
                 response.close()
                 answered = True

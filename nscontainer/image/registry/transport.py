@@ -209,7 +209,6 @@ def proxy_for(scheme: str, host: str) -> str | None:
     """Give the proxy's URL for a host, from the environment as curl and Go read it, or None."""
     if hosts.is_loopback(host) or _unproxied(host):
         return None
-    # Only lower case for http: HTTP_PROXY can be a request's header in a CGI program.
     names = {"https": ("https_proxy", "HTTPS_PROXY")}.get(scheme, ("http_proxy", "HTTP_PROXY"))
     for name in (*names, "all_proxy", "ALL_PROXY"):
         if value := os.environ.get(name):
