@@ -36,7 +36,7 @@ class Case:
     refused: str | None = None
     tree: dict[str, bytes | str] = field(default_factory=dict)
     notes: str = ""
-    root: bool = False
+    root: bool = False  # what it makes takes root; without, it is left out with a remark
 
 
 def cases(outside: bytes) -> Iterator[Case]:
@@ -99,7 +99,7 @@ def links(outside: bytes) -> Iterator[Case]:
             f"whiteout-through-{what}-link", whole(symlink(b"a", target), file(b"a/.wh.x")),
             tree=_inside(outside + b"/dir/x", b"") | {
                 "a": f"-> {target.decode()}", (outside[1:] + b"/dir/x").decode(): "gone"
-            }, root=True,
+            },
         )  # fmt: skip
         yield Case(
             f"overwrite-{what}-link",
@@ -158,8 +158,7 @@ def links(outside: bytes) -> Iterator[Case]:
     yield Case("hard-link-to-directory", whole(directory(b"a"), hard_link(b"b", b"a")), "no file")
     yield Case("hard-link-to-parent", whole(file(b"a/x"), hard_link(b"a", b"a/x")), "not before it")
     yield Case("hard-link-to-root", whole(hard_link(b"a", b"/")), "hard link to nothing")
-    yield Case("hard-link-to-whiteout", whole(file(b".wh.a"), hard_link(b"b", b"a")), "no file",
-               root=True)  # fmt: skip
+    yield Case("hard-link-to-whiteout", whole(file(b".wh.a"), hard_link(b"b", b"a")), "no file")  # fmt: skip
     yield Case(
         "hard-link-with-size", whole(file(b"a", b"1"), header(b"b", b"1", link=b"a", size=999)),
         tree={"a": b"1", "b": "= a"},
@@ -185,16 +184,14 @@ def kinds(outside: bytes) -> Iterator[Case]:
 
 
 def whiteouts(outside: bytes) -> Iterator[Case]:
-    yield Case("whiteout", whole(file(b".wh.a")), tree={"a": "gone"}, root=True)
-    yield Case(
-        "whiteout-deep", whole(file(b"d/.wh.a")), tree={"d": "dir", "d/a": "gone"}, root=True
-    )
+    yield Case("whiteout", whole(file(b".wh.a")), tree={"a": "gone"})
+    yield Case("whiteout-deep", whole(file(b"d/.wh.a")), tree={"d": "dir", "d/a": "gone"})
     yield Case("whiteout-with-data", whole(file(b".wh.a", b"data"), file(b"b", b"1")),
-               tree={"a": "gone", "b": b"1"}, root=True)  # fmt: skip
+               tree={"a": "gone", "b": b"1"})  # fmt: skip
     yield Case("opaque", whole(file(b"d/.wh..wh..opq"), file(b"d/x", b"1")),
-               tree={"d": "opaque", "d/x": b"1"}, root=True)  # fmt: skip
+               tree={"d": "opaque", "d/x": b"1"})  # fmt: skip
     yield Case("opaque-after", whole(file(b"d/x", b"1"), file(b"d/.wh..wh..opq")),
-               tree={"d": "opaque", "d/x": b"1"}, root=True)  # fmt: skip
+               tree={"d": "opaque", "d/x": b"1"})  # fmt: skip
     for name in (b".wh.", b".wh..", b".wh...", b".wh..wh.", b".wh..wh.x", b".wh..wh..opq2"):
         yield Case(f"whiteout-{name.decode()}", whole(file(name)), "no whiteout that is known")
         yield Case(f"whiteout-deep-{name.decode()}", whole(file(b"d/" + name)), "no whiteout that")
@@ -208,12 +205,11 @@ def whiteouts(outside: bytes) -> Iterator[Case]:
     yield Case("whiteout-then-directory", whole(file(b".wh.a"), file(b"a/b", b"1")),
                "is not a directory")  # fmt: skip
     yield Case("whiteout-then-directory-said", whole(file(b".wh.a"), directory(b"a"), file(b"a/b")),
-               tree={"a": "opaque", "a/b": b""}, root=True)  # fmt: skip
+               tree={"a": "opaque", "a/b": b""})  # fmt: skip
     yield Case("file-then-whiteout", whole(file(b"a", b"1"), file(b".wh.a")), tree={"a": b"1"})
     yield Case("directory-then-whiteout", whole(file(b"a/b", b"1"), file(b".wh.a")),
-               tree={"a": "opaque", "a/b": b"1"}, root=True)  # fmt: skip
-    yield Case("whiteout-twice", whole(file(b".wh.a"), file(b".wh.a")), tree={"a": "gone"},
-               root=True)  # fmt: skip
+               tree={"a": "opaque", "a/b": b"1"})  # fmt: skip
+    yield Case("whiteout-twice", whole(file(b".wh.a"), file(b".wh.a")), tree={"a": "gone"})  # fmt: skip
 
 
 def again(outside: bytes) -> Iterator[Case]:
@@ -298,7 +294,7 @@ def extended(outside: bytes) -> Iterator[Case]:
     yield Case("xattr-too-large", whole(pax({b"SCHILY.xattr.user.a": b"y" * 70_000}), file(b"a")),
                "user.a of 70000 bytes is too large")  # fmt: skip
     yield Case("many-ids", whole(pax({b"uid": b"2147483648"}), file(b"a", b"1")), tree={"a": b"1"},
-               notes="owners above 65535", root=True)  # fmt: skip
+               notes="owners above 65535")  # fmt: skip
 
 
 def sparse(outside: bytes) -> Iterator[Case]:

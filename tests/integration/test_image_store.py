@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -290,6 +291,19 @@ def test_what_a_container_writes_is_packed(root: str, tmp_path: Path) -> None:
     assert (there / "keep/0").stat().st_mode & 0o7777 == 0o4755
     before, after = looks.short(upper), looks.short(there)
     assert after == before
+
+
+@pytest.mark.root
+def test_an_ordinary_user_unpacks() -> None:
+    """Without root the whole corpus has the same outcome, but for owners and devices, and can be removed."""
+    top = tempfile.mkdtemp(dir="/var/tmp")  # pytest's own directory is closed to others
+    try:
+        done = subprocess.run(
+            program("nobody.py", top), env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(top)
+    assert done.stdout == "done\n", done.stderr[-2000:]
 
 
 # --- other programs -------------------------------------------------------------------------------
