@@ -1,8 +1,7 @@
 """COPY and ADD: which files go where, by Docker's rules.
 
-https://docs.docker.com/reference/dockerfile/#copy. Where its two builders differ: a directory that is
-made for the destination's sake has mode 0755 (the classic builder's), and a directory that would
-replace a symbolic link of the image, ``/bin`` say, is an error (BuildKit's).
+https://docs.docker.com/reference/dockerfile/#copy. As Docker's classic builder has it, but that a directory
+which would replace a symbolic link of the image, ``/bin`` say, is an error, and that set-user-id bits stay.
 """
 
 from __future__ import annotations
