@@ -49,15 +49,30 @@ def call(words: Sequence[str]) -> Any:
         print(help_text())
         return None
     name, *arguments = words
+    if name in _ELSEWHERE:
+        message = f"{name!r} is no sub-command of %container"
+        raise SpecError(message, hint=_ELSEWHERE[name])
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, [*COMMANDS, "last"], 1)
         message = f"{name!r} is no sub-command of %container"
         raise SpecError(message, hint=f"did you mean {close[0]}?" if close else "see %container?")
     if arguments[:1] in (["-h"], ["--help"]):
+        if name in image_options.COMMANDS:
+            print(image_options.parser(name, magic=True).format_help())
+            return None
         print(f"%container {name} {COMMANDS[name].usage}".rstrip())
         print(COMMANDS[name].summary)
         return None
     return COMMANDS[name].call(arguments)
+
+
+_ELSEWHERE: Final = {
+    "run": "begin a cell with %%container --image NAME",
+    "build": "begin a cell with %%image NAME --from IMAGE, or nscontainer build in a shell",
+    "image": "begin a cell with %%image NAME --from IMAGE",
+    "start": "begin a cell with %%container, or create NAME and then %%container NAME",
+}
+"""What a person may look for here, and where it is."""
 
 
 def help_text() -> str:

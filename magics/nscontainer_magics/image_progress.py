@@ -32,7 +32,7 @@ class Bars:
     def __call__(self, lines: list[Line], *, last: bool) -> None:
         """Draw the bars; after the last time the display is :meth:`end`'s."""
         if lines and not last:
-            said = "\n".join(f"{one.layer} {one.state} {one.amount}" for one in lines)
+            said = "\n".join(f"{one.layer} {one.state} {one.amount}".strip() for one in lines)
             self._publish({"text/html": bars(lines), "text/plain": said})
 
     def end(self, text: str) -> None:
@@ -60,6 +60,8 @@ def bars(lines: list[Line]) -> str:
 
 
 def _row(line: Line) -> str:
+    if not line.layer:
+        return f"<div>{html.escape(line.state)} {html.escape(line.amount)}</div>"
     share = line.share
     full = 0.0 if share is None else share * 100
     colour = GREEN if line.kind in ("unpack", "done") else BLUE

@@ -28,7 +28,7 @@ _WORDS: Final = {
 
 @dataclass(slots=True)
 class Line:
-    """One blob."""
+    """One blob; without a layer what is being done with the whole, in the note."""
 
     layer: str
     kind: str
@@ -48,13 +48,15 @@ class Line:
     @property
     def state(self) -> str:
         """What is done with it, in words."""
-        if self.kind == "done" and self.note:
+        if self.note and (self.kind == "done" or not self.layer):
             return self.note
         return _WORDS.get(self.kind, self.kind)
 
     @property
     def amount(self) -> str:
         """How much of how much."""
+        if not self.layer and not self.total_bytes:
+            return ""
         if self.kind == "done":
             return format_size(self.total_bytes or self.done_bytes or None).replace("-", "")
         done = format_size(self.done_bytes)
@@ -94,7 +96,7 @@ class Board:
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
-        if not event.layer:
+        if not event.layer and event.kind == "done":
             self.note = event.note or self.note
             return
         with self._lock:
@@ -121,6 +123,8 @@ class Board:
         self._over.set()
         self._changed.set()
         self._thread.join()
+        with self._lock:
+            self._lines.pop("", None)
         self._draw(self.lines(), last=True)
 
     def _loop(self) -> None:
@@ -143,7 +147,7 @@ class Terminal:
         """Draw; those that are done go first where there are more than the screen has."""
         room = _height() - 2
         shown = lines if len(lines) <= room else _foremost(lines, room)
-        width = columns() - 1
+        width = (columns() or 80) - 1  # 0: a terminal that doesn't say
         texts = [_text(line, width) for line in shown]
         if len(shown) < len(lines):
             texts.append(f"… and {len(lines) - len(shown)} more")
@@ -160,6 +164,8 @@ def _foremost(lines: list[Line], room: int) -> list[Line]:
 
 
 def _text(line: Line, width: int) -> str:
+    if not line.layer:
+        return shorten(f"{printable(line.state)} {line.amount}".rstrip(), width)
     share = line.share
     bar = ""
     if line.kind != "done" and share is not None:
@@ -171,7 +177,7 @@ def _text(line: Line, width: int) -> str:
 
 
 class Plain:
-    """Prints a line when a layer is done: for a file, a pipe, a log."""
+    """Prints a line when a layer is done or something else is begun: for a file, a pipe, a log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -180,10 +186,15 @@ class Plain:
     def __call__(self, lines: list[Line], *, last: bool) -> None:  # noqa: ARG002 - Draw's
         """Tell of those that are done since the last time."""
         for line in lines:
-            if line.kind == "done" and line.layer not in self._told:
-                self._told.add(line.layer)
-                told = f"{line.layer}: {line.state} {line.amount}"
-                print(printable(told.rstrip()), file=self._stream, flush=True)
+            if not line.layer:
+                self._tell(line.note, line.note)
+            elif line.kind == "done":
+                self._tell(line.layer, f"{line.layer}: {line.state} {line.amount}")
+
+    def _tell(self, what: str, text: str) -> None:
+        if what and what not in self._told:
+            self._told.add(what)
+            print(printable(text.rstrip()), file=self._stream, flush=True)
 
 
 def for_stream(stream: TextIO | None = None) -> Board:
@@ -194,6 +205,6 @@ def for_stream(stream: TextIO | None = None) -> Board:
 
 def _height() -> int:
     try:
-        return int(os.environ.get("LINES") or os.get_terminal_size(2).lines)
+        return int(os.environ.get("LINES") or os.get_terminal_size(2).lines) or 24
     except (ValueError, OSError):
         return 24

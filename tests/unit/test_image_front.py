@@ -210,6 +210,29 @@ def test_a_file_gets_a_line_a_layer():
     assert stream.getvalue().splitlines() == ["aaa: already here 1000 B", "bbb: done 2.0 KiB"]
 
 
+def test_what_is_done_with_the_whole_is_a_line(monkeypatch: pytest.MonkeyPatch):
+    """As bootstrap tells of it: on a terminal in its place, gone in the end; in a file once each."""
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    drawn: list[list[Line]] = []
+
+    def draw(lines: list[Line], *, last: bool) -> None:
+        drawn.append(lines)
+        image_board.Terminal(stream)(lines, last=last)
+
+    with Board(draw) as board:
+        board(Event("download", "", 0, None, "running apt-get update..."))
+        time.sleep(0.3)
+    assert stream.getvalue() == "running apt-get update...\n"
+    assert drawn[-1] == []
+    file = io.StringIO()
+    with image_board.for_stream(file) as board:
+        for note in ("one", "two"):
+            board(Event("download", "", 0, None, note))
+            time.sleep(0.3)
+    assert file.getvalue() == "one\ntwo\n"
+
+
 def test_the_notebooks_bars_are_harmless_html():
     """Every string escaped; no script, no style sheet."""
     html = image_progress.bars([Line("<b>", "download", 1, 2), Line("x", "done", 3, 3, "<i>")])

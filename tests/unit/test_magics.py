@@ -353,6 +353,11 @@ def test_sub_commands_have_help_and_suggestions(capsys):
     with pytest.raises(errors.SpecError, match="no sub-command") as caught:
         commands.call(["stast"])
     assert caught.value.hint == "did you mean stats?"
+    with pytest.raises(errors.SpecError, match="'run' is no sub-command") as caught:
+        commands.call(["run", "lab"])
+    assert "%%container --image" in str(caught.value.hint)
+    commands.call(["pull", "--help"])
+    assert "--platform OS/ARCH" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
