@@ -96,8 +96,11 @@ class Session:
             container = container_type.create(
                 what, name=name, detach=detach, remove=not detach, start=True
             )
-        made = cls(container)
-        made.attach()
+        try:
+            made = cls(container)
+            made.attach()
+        except (NotFoundError, StateError) as error:
+            raise _stillborn(container, error) from None
         _ends.pop(made.name, None)
         return made
 
@@ -321,6 +324,17 @@ def _note_ends() -> None:
         if one.over is None and not container.detached and container.status == "removed":
             with contextlib.suppress(NsContainerError, TimeoutError, ValueError):
                 one._note_record(container.wait(1.0))  # noqa: SLF001
+
+
+def _stillborn(container: Container, error: NsContainerError) -> NsContainerError:
+    """Give the reason why a session ended before it began: an image's Python may be none for it."""
+    record: Mapping[str, Any] = {}
+    with contextlib.suppress(NsContainerError, TimeoutError):
+        record = container.wait(1.0)
+    why = record.get("exec_error")
+    if not why and isinstance(error, StateError):
+        return error
+    return StateError(f"session {container.name!r} can't begin: {why or 'it has ended already'}")
 
 
 def _kept(name: str, how: str) -> StateError:

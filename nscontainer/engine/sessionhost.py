@@ -41,6 +41,7 @@ _PEAKS: Final = (
     (INDEX["pids.peak"], INDEX["pids.current"], 0),
 )
 _UCRED: Final = struct.Struct("3i")
+_NO_RUNNER: Final = 126  # nscontainer/runner/__main__.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +302,20 @@ class SessionHost:
         last = None
         if self._cell is None:
             self._drain()
+            if record["exit_code"] == _NO_RUNNER:
+                record["exec_error"] = self._why()
         else:
             last = self._record(list(record["final"]), ended_ns, record["limits_read_back"])
         self._raise_peaks(record["final"])
         self.highest(record["final"], 0)
         return last
+
+    def _why(self) -> str | None:
+        """Give the runner's own last words, where the image's Python is none that it can run under."""
+        size = os.fstat(self._log).st_size
+        text = os.pread(self._log, 1000, max(0, size - 1000)).decode("utf-8", "replace").strip()
+        line = text.rpartition("\n")[2]
+        return line.removeprefix("nscontainer: ") if line.startswith("nscontainer: ") else None
 
     def _record(self, final: list[int], end_ns: int, read_back: dict[str, Any]) -> wire.Message:
         """Give what a cell used, as an exit record has it; how it ended is the runner's to say."""

@@ -13,7 +13,7 @@ import pytest
 import nscontainer
 from nscontainer import spec
 from nscontainer.engine.container import Container
-from nscontainer.errors import HostError, NotFoundError, SetupError, SpecError
+from nscontainer.errors import HostError, NotFoundError, SetupError, SpecError, StateError
 from nscontainer.image.store import Store
 from tests.integration import rootfs_images as made
 from tests.integration.inside import eventually, private_engine
@@ -149,6 +149,24 @@ def test_hosts_python_stays_out() -> None:
     with pytest.raises(SpecError, match="image 'bb' has no python3") as caught:
         nscontainer.run_cell("1", image="bb")
     assert "--sh" in str(caught.value.hint)
+
+
+def test_a_python_that_is_too_old(base: bytes) -> None:
+    """What the runner says of it is a cell's error output, and the reason why there is no session."""
+    words = "nscontainer: a cell needs Python 3.8 or newer, and the image's python3 is 3.7"
+    script = f'#!/bin/sh\necho "{words}" >&2\nexit 126\n'
+    old = made.LayerTar().file("bin/python3", script, mode=0o755)
+    made.make("old", base, old.bytes())
+    result = nscontainer.run_cell("1", image="old")
+    assert (result.exit_code, result.stderr) == (126, words + "\n")
+    said = []
+    for _ in range(8):  # at whatever moment it is found out
+        try:
+            said.append(nscontainer.session("lab", image="old").run_cell("1").describe_exit())
+        except StateError as error:
+            said.append(error.message)
+    reason = "can't begin: a cell needs Python 3.8 or newer"
+    assert any(reason in text for text in said), said
 
 
 def test_unknown_image() -> None:
