@@ -404,7 +404,7 @@ def test_inspect(nsc: Run, detached: str) -> None:
     (facts,) = json.loads(done.stdout)
     assert facts["status"] == "running"
     assert facts["spec"]["limits"]["memory_bytes"] == 64 << 20
-    assert done.stderr.startswith("nscontainer: no container 'nobox'")
+    assert done.stderr.startswith("nscontainer: no container and no image 'nobox'")
 
 
 def test_what_a_container_says_of_itself_is_harmless(nsc: Run) -> None:
