@@ -40,9 +40,10 @@ def registry(
     *,
     auth: dict[str, Any] | None = None,
     tls: Certificate | None = None,
+    clients: Certificate | None = None,
     host: str = "127.0.0.1",
 ) -> Iterator[str]:
-    """A docker-registry with its files under ``top``; gives ``host:port``."""
+    """A docker-registry with its files under ``top`` (``clients``: whose certificates it asks for); gives ``host:port``."""
     top.mkdir(exist_ok=True)
     port = free_port()
     config: dict[str, Any] = {
@@ -53,6 +54,8 @@ def registry(
     }
     if tls:
         config["http"]["tls"] = {"certificate": str(tls.chain), "key": str(tls.key)}
+        if clients:
+            config["http"]["tls"]["clientcas"] = [str(clients.chain)]
     if auth:
         config["auth"] = auth
     (top / "config.yml").write_text(json.dumps(config))  # JSON is YAML

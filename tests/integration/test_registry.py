@@ -481,6 +481,21 @@ def test_tls(tmp_path, layout, store, ca, nobodys_configuration, monkeypatch):
             pull(name, store=other)
 
 
+def test_a_client_certificate(tmp_path, layout, store, ca, nobodys_configuration):
+    """A registry that asks for a certificate of ours gets the pair in certs.d; without it, it's an error."""
+    made = lab.certificate(tmp_path, ca)
+    with lab.registry(tmp_path / "tls", tls=made, clients=ca) as host:
+        certs = nobodys_configuration / "certs.d" / host
+        certs.mkdir(parents=True)
+        (certs / "ca.crt").write_bytes(ca.chain.read_bytes())
+        with pytest.raises(RegistryError):
+            pull(f"{host}/team/it:1", store=store)
+        (certs / "client.cert").write_bytes(made.chain.read_bytes())
+        (certs / "client.key").write_bytes(made.key.read_bytes())
+        lab.skopeo_push(layout, f"{host}/team/it:1", f"--dest-cert-dir={certs}")
+        check(pull(f"{host}/team/it:1", store=store), store, layout)
+
+
 def test_tls_for_another_name(tmp_path, store, ca, monkeypatch):
     """A good certificate for another host is refused."""
     monkeypatch.setenv("SSL_CERT_FILE", str(ca.chain))
