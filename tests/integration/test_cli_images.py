@@ -301,7 +301,7 @@ def test_ctrl_c_ends_a_pull(environment: dict[str, str]):
             process.send_signal(signal.SIGINT)
             begin = time.monotonic()
             out, err = process.communicate(timeout=20)
-            assert time.monotonic() - begin < 3
+            assert time.monotonic() - begin < 10
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err
