@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nscontainer import spec
+from nscontainer.engine.container import Container
 from nscontainer.image.records import Image, Layer
 from nscontainer.image.store import Store
 
@@ -116,3 +119,16 @@ def tree(top: str | os.PathLike[str]) -> dict[str, tuple[Any, ...]]:
 def words(lines: Iterable[str]) -> list[str]:
     """Split lines, for what is compared without order."""
     return sorted(word for line in lines for word in line.split())
+
+
+@contextlib.contextmanager
+def ended(script: str, image: str = "base", **options: Any) -> Iterator[Container]:
+    """A container that has run a script, and is kept."""
+    what = spec.build(["sh", "-ec", script], image=image, **options)
+    container = Container.create(what, remove=False, start=True)
+    try:
+        record = container.wait()
+        assert record["exit_code"] == 0, (record["exit_code"], container.status)
+        yield container
+    finally:
+        container.remove(force=True)

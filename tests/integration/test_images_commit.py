@@ -42,19 +42,6 @@ def top() -> Iterator[Path]:
         yield directory
 
 
-@contextlib.contextmanager
-def ended(script: str, image: str = "base", **options: Any) -> Iterator[Container]:
-    """A container that has run a script, and is kept."""
-    what = spec.build(["sh", "-ec", script], image=image, **options)
-    container = Container.create(what, remove=False, start=True)
-    try:
-        record = container.wait()
-        assert record["exit_code"] == 0, (record["exit_code"], container.status)
-        yield container
-    finally:
-        container.remove(force=True)
-
-
 def diffed(container: Container) -> list[str]:
     return [str(change) for change in images.diff(container)]
 
@@ -104,7 +91,7 @@ SCRIPTS = {
 def test_diff(kind: str, share: list[str]) -> None:
     """Added, changed, deleted, as docker diff tells it; what is as it was isn't told."""
     script, expected = SCRIPTS[kind]
-    with ended(script, share=share) as container:
+    with made.ended(script, share=share) as container:
         assert diffed(container) == expected
 
 
@@ -113,7 +100,7 @@ def test_diff_on_host(tmp_path: Path) -> None:
     script = (
         f"echo x > /etc/new; echo y > {tmp_path}/f; rm /etc/passwd; mkdir /srv/s; echo > /root/r"
     )
-    with ended(script, "host", workdir=str(tmp_path)) as container:
+    with made.ended(script, "host", workdir=str(tmp_path)) as container:
         told = diffed(container)
     assert {"A /etc/new", "D /etc/passwd", "C /etc", "A /srv/s", "A /root/r"} <= set(told)
     assert f"A {tmp_path}/f" in told
@@ -129,7 +116,9 @@ def test_commit_is_what_diff_tells(kind: str) -> None:
     script, _ = SCRIPTS[kind]
     look = "find /data /keep /srv /new /a /hard /moved /tmp -exec stat -c '%n %F %a %u:%g %s' {} + 2>/dev/null || true"
     look += "; cat /data/* /new 2>/dev/null || true"
-    with ended(f"{script}; ({look}) | sort > /dev/shm/x; sort /dev/shm/x > /tmp/seen") as container:
+    with made.ended(
+        f"{script}; ({look}) | sort > /dev/shm/x; sort /dev/shm/x > /tmp/seen"
+    ) as container:
         image = images.commit(container, "saved:1")
         seen = out("cat /tmp/seen", "saved:1")
     again = out(f"({look}) | sort | grep -v /tmp", "saved:1")
@@ -145,7 +134,7 @@ def test_links_attributes_and_kinds() -> None:
         "mknod /dev/shm/c c 1 3 || true; touch -d '2020-01-02 03:04:05' /a"
     )
     made.make("fifo", made.busybox().link("bin/mkfifo", "busybox").bytes())
-    with ended(script, "fifo") as container:
+    with made.ended(script, "fifo") as container:
         images.commit(container, "kinds")
     said = out(
         "stat -c '%n %F %a %u:%g %h' /a /b /p /s; readlink /l; stat -c %Y /a; [ /a -ef /b ]",
@@ -171,11 +160,13 @@ def test_nothing_of_the_engine_is_saved(tmp_path: Path) -> None:
         "echo 1 > /new/deep/er/x; echo 2 > /scratch/x; echo 3 > /keep/tmp/x; echo 4 > /data/one; "
         "echo 5 > /v/x; echo 6 > /run/nscontainer/x; rm -f /.nscontainerenv; echo h > /etc/hostname"
     )
-    with ended(script, "vol", **options) as container:
+    with made.ended(script, "vol", **options) as container:
         assert diffed(container) == []
         image = images.commit(container, "clean")
     assert entries(image) == {}
-    with ended(script + "; echo 7 > /new/mine; echo 8 > /srv/own", "vol", **options) as container:
+    with made.ended(
+        script + "; echo 7 > /new/mine; echo 8 > /srv/own", "vol", **options
+    ) as container:
         assert diffed(container) == ["A /new", "A /new/mine", "C /srv", "A /srv/own"]
         image = images.commit(container, "clean")
     assert sorted(entries(image)) == ["new", "new/mine", "srv", "srv/own"]
@@ -184,13 +175,13 @@ def test_nothing_of_the_engine_is_saved(tmp_path: Path) -> None:
 
 def test_working_directory_is_saved() -> None:
     """The working directory that was made is the user's, as in Docker."""
-    with ended("true", workdir="/made/here") as container:
+    with made.ended("true", workdir="/made/here") as container:
         assert diffed(container) == ["A /made", "A /made/here"]
 
 
 def test_without_idmapped_ids() -> None:
     """Without a user namespace the owners in the layer are the same."""
-    with ended("echo x > /f; chown 11:12 /f", share=["user"]) as container:
+    with made.ended("echo x > /f; chown 11:12 /f", share=["user"]) as container:
         image = images.commit(container, "owners")
     member = entries(image)["f"]
     assert (member.uid, member.gid) == (11, 12)
@@ -202,7 +193,7 @@ def test_commit_on_host(tmp_path: Path) -> None:
     lab.mkdir()
     (lab / "old").write_text("old")
     script = f"echo one > /etc/nsc-one; echo two > {lab}/two; rm {lab}/old"
-    with ended(script, "host", workdir=str(lab)) as container:
+    with made.ended(script, "host", workdir=str(lab)) as container:
         image = images.commit(container, "mine:1")
     assert image.on_host
     assert set(entries(image)) <= {
@@ -212,7 +203,9 @@ def test_commit_on_host(tmp_path: Path) -> None:
     look = f"cat /etc/nsc-one; ls {lab}"
     result = nscontainer.run(["sh", "-c", look], image="mine:1", workdir=str(lab))
     assert result.stdout == "one\ntwo\n"
-    with ended(f"echo more >> /etc/nsc-one; rm {lab}/two", "mine:1", workdir=str(lab)) as container:
+    with made.ended(
+        f"echo more >> /etc/nsc-one; rm {lab}/two", "mine:1", workdir=str(lab)
+    ) as container:
         assert f"D {lab}/two" in diffed(container)
         images.commit(container, "mine:2")
     assert (
@@ -293,7 +286,7 @@ def test_configuration_and_history() -> None:
         'CMD ["echo", "hi"]', "ENV A=1 B='two words'", "LABEL by=me", "USER bob", "WORKDIR /data",
         "EXPOSE 80 53/udp", "VOLUME /vol", "STOPSIGNAL SIGINT",
     ]  # fmt: skip
-    with ended("echo x > /x", env={"SECRET": "not saved"}) as container:
+    with made.ended("echo x > /x", env={"SECRET": "not saved"}) as container:
         image = images.commit(container, "conf", message="why", author="who", changes=changes)
     settings = image.config["config"]
     assert settings == {
@@ -310,7 +303,7 @@ def test_configuration_and_history() -> None:
 
 def test_a_new_entrypoint_drops_the_old_command() -> None:
     """As in a Dockerfile: CMD was meant for the other one."""
-    with ended("true") as container:
+    with made.ended("true") as container:
         image = images.commit(container, "ep", changes=['ENTRYPOINT ["echo", "e"]'])
     assert (image.entrypoint, image.cmd) == (("echo", "e"), ())
 
@@ -327,14 +320,14 @@ def test_a_new_entrypoint_drops_the_old_command() -> None:
 def test_a_change_that_is_none(change: str, message: str) -> None:
     """It is refused before anything is made, in one line."""
     before = [image.id for image in Store().images()]
-    with ended("true") as container, pytest.raises(SpecError, match=message):
+    with made.ended("true") as container, pytest.raises(SpecError, match=message):
         images.commit(container, "bad", changes=[change])
     assert [image.id for image in Store().images()] == before
 
 
 def test_an_image_in_use_stays() -> None:
     """Neither image nor layers go while a container stands on them."""
-    with ended("echo x > /x") as container:
+    with made.ended("echo x > /x") as container:
         images.commit(container, "used:1")
     with running("sleep 100", image="used:1") as container:
         container.exec(["true"])
@@ -364,7 +357,7 @@ def test_only_what_was_written_is_read() -> None:
         big.file(f"big{number}", chunk)
     made.make("gigabyte", made.busybox().bytes(), big.bytes())
     script = "dd if=/dev/urandom of=/ten bs=1M count=10 2>/dev/null; touch /big0.note"
-    with ended(script, "gigabyte") as container:
+    with made.ended(script, "gigabyte") as container:
         before = read_bytes()
         images.commit(container, "ten")
         read = read_bytes() - before

@@ -43,19 +43,6 @@ def top() -> Iterator[Path]:
         yield directory
 
 
-@contextlib.contextmanager
-def ended(script: str, image: str = "base", **options: Any) -> Iterator[Container]:
-    """A container that has run a script, and is kept."""
-    what = spec.build(["sh", "-ec", script], image=image, **options)
-    container = Container.create(what, remove=False, start=True)
-    try:
-        record = container.wait()
-        assert record["exit_code"] == 0, record["exit_code"]
-        yield container
-    finally:
-        container.remove(force=True)
-
-
 def exported(what: Container | str) -> dict[str, tuple[Any, ...]]:
     """What an export has of each file: mode, owner, content or target."""
     data = io.BytesIO()
@@ -84,7 +71,7 @@ def test_a_container(top: Path) -> None:
         rm data/one; echo new > data/three; chown 1000:1001 data/three
         rm -r keep; mkdir keep; echo other > keep/new; chmod 711 data; rm -r mine; echo f > mine
     """
-    with ended(script, workdir="/", volumes=["/etc:/made/by/mount:ro"]) as container:
+    with made.ended(script, workdir="/", volumes=["/etc:/made/by/mount:ro"]) as container:
         files = exported(container)
     gone = {
         "data/one",
@@ -121,7 +108,7 @@ def test_a_running_one(top: Path) -> None:
 
 def test_committed_saved_loaded(top: Path, tmp_path: Path) -> None:
     """commit, save and load give the same image, in another store, and it runs."""
-    with ended(
+    with made.ended(
         "echo kept > /data/kept; rm /data/two; rm -r /data/sub; mkdir /data/sub"
     ) as container:
         image = images.commit(container, "kept:1", changes=['CMD ["cat", "/data/kept"]'])
@@ -158,7 +145,9 @@ def test_what_stands_on_the_host(
     monkeypatch.setattr(
         merge._Merging, "_file", lambda self, _, name, path, facts: self._entry(path)
     )
-    with ended("echo mine > /etc/of_the_container; rm /etc/debian_version", "host") as container:
+    with made.ended(
+        "echo mine > /etc/of_the_container; rm /etc/debian_version", "host"
+    ) as container:
         image = images.commit(container, "on-host:1")
         images.export(container, io.BytesIO())
     assert {"etc/of_the_container", "etc/passwd", "usr/bin/env", "root/", "tmp/"} <= listed

@@ -19,7 +19,6 @@ from nscontainer import images
 from nscontainer.image.store import Store
 from tests.integration import rootfs_images as made
 from tests.integration.inside import private_engine
-from tests.integration.test_images_commit import ended
 
 pytestmark = [pytest.mark.root, pytest.mark.images, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -113,5 +112,5 @@ def test_session_committed_and_run_again(debian: str) -> None:
         assert lab.run_cell("print(x)").stdout == "42\n"
     result, _ = cell("print(open('x').read())", "lab:1")
     assert result.stdout == "42\n"
-    with ended("true", "lab:1") as container:
+    with made.ended("true", "lab:1") as container:
         assert images.diff(container) == []

@@ -34,11 +34,6 @@ from tests.unit.archives_made import (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "images"))
-
-
-@pytest.fixture
 def put(tmp_path: Path) -> Callable[[bytes], Path]:
     def write(data: bytes) -> Path:
         path = tmp_path / "archive.tar"

@@ -47,11 +47,6 @@ ODD: tuple[Any, ...] = (
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "images"))
-
-
 def spoilt(members: dict[str, bytes | str], random: Random) -> bytes:
     """An archive with something odd in its JSON, or with bytes of it changed."""
     members = dict(members)

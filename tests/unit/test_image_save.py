@@ -26,11 +26,6 @@ from tests.unit.archives_made import (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "images"))
-
-
-@pytest.fixture
 def two(store: Store, tmp_path: Path) -> list[Image]:
     """Two images that share a layer; the first has two names."""
     path = tmp_path / "two.tar"

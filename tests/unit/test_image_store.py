@@ -21,11 +21,6 @@ from tests.images import tars
 TAR = tars.whole(tars.directory(b"d"), tars.file(b"d/a", b"content"))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "images"))
-
-
 def make(store: Store, name: str | None, text: bytes = b"1", **config: object) -> Image:
     layer = store.add_layer(io.BytesIO(tars.whole(tars.file(b"a", text))))
     return store.make_image({"architecture": "amd64", "os": "linux", **config}, [layer], name=name)

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import HostError, ImageError, SpecError
@@ -85,13 +86,12 @@ def bootstrap(
         if not _PACKAGE.fullmatch(package):
             raise SpecError(f"{package!r:.100} is no package's name", hint="as curl or python3")
     tool = _tool(variant)
-    keyring = suite.keyring
     epoch = debian.published(suite)
     with store.holding(), _scratch(store) as scratch:
         top = f"{scratch}/tree"
         os.mkdir(top, 0o755)
         run = _mmdebstrap if tool == "mmdebstrap" else _debootstrap
-        run(suite, packages, variant, keyring, scratch, epoch, progress)
+        run(_Job(suite, packages, variant, scratch, epoch, progress))
         _tell(progress, "making the layer")
         layer = store.add_layer(lambda sink: rootfs.pack_tree(top, sink))
         when = dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -156,46 +156,48 @@ def _environment(epoch: int) -> dict[str, str]:
     }
 
 
-def _mmdebstrap(
-    suite: debian.Suite,
-    packages: list[str],
-    variant: str,
-    keyring: str,
-    scratch: str,
-    epoch: int,
-    progress: Progress | None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one of the tools is to do."""
+
+    suite: debian.Suite
+    packages: Sequence[str]
+    variant: str
+    scratch: str
+    epoch: int
+    """The archive's date: what is made gets no younger one."""
+    progress: Progress | None
+
+
+def _mmdebstrap(job: _Job) -> None:
     """Let mmdebstrap write a tar, and unpack it as any other."""
     removal = " ".join(f'"$1/{path}"' for path in _LEFT_OUT)
-    listed = " ".join(f"'{line}'" for line in suite.lines)
+    listed = " ".join(f"'{line}'" for line in job.suite.lines)
     words = [
-        *_private(scratch),
+        *_private(job.scratch),
         *("mmdebstrap", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
-        *(f"--variant={variant}", "--format=tar", "--skip=output/dev", f"--keyring={keyring}"),
+        *(
+            f"--variant={job.variant}",
+            "--format=tar",
+            "--skip=output/dev",
+            f"--keyring={job.suite.keyring}",
+        ),
         "--dpkgopt=force-unsafe-io",
         *(f"--aptopt={line}" for line in debian.apt_settings()),
-        *([f"--include={','.join(packages)}"] if packages else []),
+        *([f"--include={','.join(job.packages)}"] if job.packages else []),
         f"--customize-hook=rm -rf {removal}",
         f"--customize-hook=printf '%s\\n' {listed} > \"$1/etc/apt/sources.list\"",
-        *(suite.name, "-", *suite.lines),
+        *(job.suite.name, "-", *job.suite.lines),
     ]
-    with _started(words, _environment(epoch), progress, "mmdebstrap") as tar:
-        rootfs.unpack(tar, f"{scratch}/tree")
+    with _started(words, _environment(job.epoch), job.progress, "mmdebstrap") as tar:
+        rootfs.unpack(tar, f"{job.scratch}/tree")
     with contextlib.suppress(FileExistsError):
-        os.mkdir(f"{scratch}/tree/dev", 0o755)
-    os.utime(f"{scratch}/tree/dev", (epoch, epoch))
-    os.utime(f"{scratch}/tree", (epoch, epoch))
+        os.mkdir(f"{job.scratch}/tree/dev", 0o755)
+    os.utime(f"{job.scratch}/tree/dev", (job.epoch, job.epoch))
+    os.utime(f"{job.scratch}/tree", (job.epoch, job.epoch))
 
 
-def _debootstrap(
-    suite: debian.Suite,
-    packages: list[str],
-    variant: str,
-    keyring: str,
-    scratch: str,
-    epoch: int,
-    progress: Progress | None,
-) -> None:
+def _debootstrap(job: _Job) -> None:
     """Let debootstrap fill the directory, in its own /tmp, and take out what is this machine's."""
     finish = (
         'top=$1; shift; "$@" >&2 && cd "$top" && rm -rf dev/* proc/* sys/* run/* tmp/*'
@@ -205,16 +207,16 @@ def _debootstrap(
         ' && find . -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +'
     )
     program = shutil.which("debootstrap", path=PATH) or "debootstrap"
-    archive, name = suite.sources[0]
+    archive, name = job.suite.sources[0]
     words = [
-        *_private(scratch),
+        *_private(job.scratch),
         *("sh", "-euc", finish, "sh", "/tmp/tree"),  # noqa: S108 - the scratch directory, see _COVERED
-        *(program, f"--variant={variant}", f"--keyring={keyring}"),
-        *([f"--include={','.join(packages)}"] if packages else []),
+        *(program, f"--variant={job.variant}", f"--keyring={job.suite.keyring}"),
+        *([f"--include={','.join(job.packages)}"] if job.packages else []),
         *(name, "/tmp/tree", archive),  # noqa: S108
     ]
-    environment = {**_environment(epoch), "LINES": "\n".join(suite.lines)}
-    with _started(words, environment, progress, "debootstrap") as output:
+    environment = {**_environment(job.epoch), "LINES": "\n".join(job.suite.lines)}
+    with _started(words, environment, job.progress, "debootstrap") as output:
         output.read()
 
 
