@@ -12,7 +12,6 @@ import errno
 import fcntl
 import json
 import os
-import posixpath
 import select
 import signal
 import socket
@@ -22,33 +21,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from nscontainer.engine import devices, users
+from nscontainer.engine import devices, masks, users
+from nscontainer.engine.places import Root
 from nscontainer.engine.stages import Stages
 from nscontainer.engine.usercode import CHANNEL_FD, RUNNER, become_user_code, check_python
 from nscontainer.errors import CommandError, NsContainerError, SetupError
 from nscontainer.image.host import OWN
 from nscontainer.linux import caps, clone, mount, net, prctl, rlimits, seccomp
 from nscontainer.linux.syscalls import (
-    RESOLVE_BENEATH,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS,
     KernelError,
     close_range,
     kernel_error,
-    openat2,
 )
 from nscontainer.mounts import Mount
 from nscontainer.spec import ContainerSpec
-
-MASKED: Final = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
-    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-    "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
-)  # fmt: skip
-"""Docker's masked paths (moby oci/defaults.go), and the kernel's debugging trees."""
-
-READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 SHM_BYTES: Final = 64 << 20
 CGROUP2: Final = "unified"
@@ -158,7 +144,7 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _attach_files(plan)
         _attach_volumes(plan)
     with stage("masks"):
-        _mask()
+        masks.hide()
     with stage("system"):
         _name_and_network(plan)
     with stage("filter"):  # what is left to do is nothing that it forbids
@@ -271,74 +257,8 @@ def _pivot(root: int) -> None:
         raise kernel_error(errno.EXDEV, "getcwd")
 
 
-class _Root:
-    """Places in the container's root, always found beneath its fd.
-
-    Parameters
-    ----------
-    made
-        Takes the paths that are made in it.
-    """
-
-    def __init__(self, made: list[str] | None = None) -> None:
-        self._made = [] if made is None else made
-        self.fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def open(self, path: str) -> int:
-        return openat2(self.fd, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-
-    def make(self, path: str, *, directory: bool, links: int = 0) -> int:
-        """Open a place, making what is missing of it; of up to so many links to nothing, their targets."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.open(path)
-        parent, _, name = path.rstrip("/").rpartition("/")
-        above = self.make(parent, directory=True, links=links) if parent else os.dup(self.fd)
-        try:
-            place = os.readlink(f"/proc/self/fd/{above}")
-            target = _link_at(above, name) if links else None
-            if target is not None:
-                path = posixpath.normpath(posixpath.join(place, target))
-                return self.make(f"/{path.lstrip('/')}", directory=directory, links=links - 1)
-            if directory:
-                os.mkdir(name, 0o755, dir_fd=above)
-            else:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(name, flags, 0o644, dir_fd=above))
-            self._made.append(posixpath.join(place, name))
-        except KernelError:
-            raise
-        except OSError as error:
-            raise kernel_error(error.errno or 0, "mkdir" if directory else "open", path) from None
-        finally:
-            os.close(above)
-        return self.open(path)
-
-    def attach(self, tree: int, path: str, *, directory: bool = True) -> None:
-        target = self.make(path, directory=directory, links=40)
-        try:
-            mount.move_mount(tree, target)
-        except KernelError as error:
-            raise kernel_error(error.errno or 0, error.op, path) from None
-        finally:
-            os.close(target)
-            os.close(tree)
-
-
-def _link_at(above: int, name: str) -> str | None:
-    """Read a link whose text is a path; one of procfs' is none, and may be the fd that we look by."""
-    try:
-        os.close(openat2(above, name, os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EXDEV):
-            return None
-    try:
-        return os.readlink(name, dir_fd=above)
-    except OSError:  # nothing there, or no link
-        return None
-
-
 def _attach_filesystems(trees: dict[str, int], cgroups: dict[str, int]) -> None:
-    root = _Root()
+    root = Root()
     for path in ("/proc", "/sys", "/dev"):
         root.attach(trees.pop(path), path)
     for path, tree in trees.items():
@@ -360,7 +280,7 @@ def _own_cgroups(plan: InitPlan) -> dict[str, int]:
     return {name: mount.open_tree(path) for name, path in plan.cgroup_paths.items()}
 
 
-def _attach_cgroups(own: dict[str, int], root: _Root) -> None:
+def _attach_cgroups(own: dict[str, int], root: Root) -> None:
     """Put the container's cgroups where a program looks for them."""
     attrs = (
         mount.MOUNT_ATTR_RDONLY
@@ -394,7 +314,7 @@ def _attach_files(plan: InitPlan) -> None:
         attrs=mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC,
         source="nscontainer",
     )
-    root = _Root()
+    root = Root()
     root.attach(os.dup(tree), OWN)
     # By the tree's fd: what the image has at a path of this name may be a link to anywhere.
     for own, (path, text) in plan.name_files.items():
@@ -409,7 +329,7 @@ def _attach_files(plan: InitPlan) -> None:
 
 
 def _attach_volumes(plan: InitPlan) -> None:
-    root = _Root(plan.made)
+    root = Root(plan.made)
     # By fd, and before a volume may lie over one: the image's views, not what is mounted on them.
     frozen = [root.open(path) for path in plan.views] if plan.spec.read_only else []
     for tree, target in plan.volumes:
@@ -437,42 +357,6 @@ def _tmpfs(entry: Mount) -> int:
     attrs |= mount.MOUNT_ATTR_RDONLY if entry.read_only else 0
     attrs |= 0 if entry.exec else mount.MOUNT_ATTR_NOEXEC
     return mount.new_filesystem("tmpfs", options, attrs=attrs, source="tmpfs")
-
-
-def _mask() -> None:
-    """Hide the kernel's sensitive files and make others read-only, each by fd."""
-    empty = mount.new_filesystem(
-        "tmpfs", {"mode": "0755", "size": "0", "nr_inodes": "1"}, attrs=mount.MOUNT_ATTR_RDONLY
-    )
-    null = devices.open_node("null")
-    empty_is_attached = False
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    for path in MASKED:
-        try:
-            target = os.open(path, flags)
-        except OSError:
-            continue  # not on this Linux
-        is_directory = os.fstat(target).st_mode & 0o170000 == 0o040000
-        if is_directory and not empty_is_attached:
-            mount.move_mount(empty, target)  # only what is attached can be cloned before Linux 6.15
-            empty_is_attached = True
-        else:
-            cover = mount.open_tree(empty if is_directory else null)
-            mount.move_mount(cover, target)
-            os.close(cover)
-        os.close(target)
-    for path in READ_ONLY:
-        try:
-            tree = mount.open_tree(path, recursive=True, follow=False)
-        except FileNotFoundError:
-            continue
-        mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY, recursive=True)
-        target = os.open(path, flags)
-        mount.move_mount(tree, target)
-        os.close(tree)
-        os.close(target)
-    os.close(empty)
-    os.close(null)
 
 
 def _name_and_network(plan: InitPlan) -> None:
@@ -506,7 +390,7 @@ def _confine(plan: InitPlan) -> None:
 
 def _enter(workdir: str) -> None:
     """Go to the working directory, made where it is missing, by no magic link (CVE-2024-21626)."""
-    root = _Root()
+    root = Root()
     place = root.make(workdir, directory=True)
     os.close(root.fd)
     try:

@@ -15,7 +15,7 @@ import pytest
 from nscontainer import api, spec
 from nscontainer.engine import devices
 from nscontainer.engine.container import Container
-from nscontainer.engine.init import MASKED, READ_ONLY
+from nscontainer.engine.masks import MASKED, READ_ONLY
 from nscontainer.errors import NsContainerError
 from nscontainer.linux.caps import DOCKER_DEFAULT, NUMBERS
 from tests.integration.inside import PYTHON, SLEEP, ask, ask_cell, eventually
