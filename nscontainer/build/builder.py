@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from nscontainer.build.stages import Stage, expanded
 from nscontainer.build.state import State
 from nscontainer.build.trees import Node, Tree, Union
 from nscontainer.errors import NotFoundError, NsContainerError, SpecError
+from nscontainer.image.records import timestamp
 from nscontainer.image.tree import remove_tree
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class _Building:
         """Put an instruction that made no layer into the history."""
         record = self.cache.find(key)
         if record is None:
-            record = Record(_now())
+            record = Record(timestamp())
             self.cache.add(key, record)
         else:
             done.cached = True
@@ -206,7 +206,7 @@ class _Building:
         record = self.cache.find(key)
         done.cached = record is not None and record.layer is not None
         if record is None or record.layer is None:
-            record = Record(_now(), make())
+            record = Record(timestamp(), make())
         layer = record.layer
         assert layer is not None
         done.layer_bytes = layer.descriptor.size
@@ -373,10 +373,6 @@ def _key(now: State) -> _Key:
 def _last(now: State) -> str | None:
     """Give the time of the last step: the same steps from the cache make the same image."""
     return str(now.history[-1]["created"]) if now.history and "created" in now.history[-1] else None
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _inline_name(word: str, inline: Mapping[str, object]) -> str:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import SpecError
 from nscontainer.image import names, reconfigure
 from nscontainer.image.pack import Packer
-from nscontainer.image.records import BASE_LABEL, Image, Layer
+from nscontainer.image.records import BASE_LABEL, Image, Layer, timestamp
 from nscontainer.image.store import Store
 from nscontainer.image.written import layers_of
 
@@ -71,7 +70,7 @@ def commit(
         with container.held() if pause else contextlib.nullcontext():
             layer = add_layer(store, container)
         step = {
-            "created": _now(),
+            "created": timestamp(),
             "created_by": " ".join(facts["spec"].get("command") or ["python3"])[:1000],
             **({"author": author} if author else {}),
             **({"comment": message} if message else {}),
@@ -117,9 +116,3 @@ def _base(store: Store, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], tu
 def _unknown_steps(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
     """Say nothing of layers whose image has no history: there must be an entry for each."""
     return [{"created_by": ""} for _ in layers]
-
-
-def _now() -> str:
-    seconds = time.time_ns()
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds // 10**9))
-    return f"{whole}.{seconds % 10**9:09d}Z"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -210,6 +211,13 @@ def parse_time(text: object) -> dt.datetime | None:
         return when.astimezone(dt.UTC) if when.tzinfo else when.replace(tzinfo=dt.UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def timestamp() -> str:
+    """Give the time for a configuration as Go writes it (RFC3339Nano: no zeros at the end)."""
+    since_ns = time.time_ns()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_ns // 10**9))
+    return f"{whole}.{since_ns % 10**9:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from nscontainer.errors import ImageError, LayerError, NotFoundError, SpecError, StateError
 from nscontainer.image import digest as digests
-from nscontainer.image import media
+from nscontainer.image import media, records
 from nscontainer.image.progress import Event
 from nscontainer.image.store import Descriptor, Image, Layer, Store
 from tests.images import tars
@@ -634,3 +634,19 @@ def test_hostile_layers_are_removed_without_following_links(store: Store, tmp_pa
     store.remove("evil")
     assert os.listdir(f"{store.root}/layers") == []
     assert (outside / "work" / "incompat" / "volatile" / "dirty").read_text() == "canary"
+
+
+@pytest.mark.parametrize(
+    ("now_ns", "written"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_600_000_000_683_534_980, "2020-09-13T12:26:40.68353498Z"),
+        (1_600_000_000_100_000_000, "2020-09-13T12:26:40.1Z"),
+    ],
+)
+def test_times_are_written_as_go_writes_them(
+    now_ns: int, written: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Docker reads a time and writes it without zeros at its end: ours is the same text."""
+    monkeypatch.setattr("time.time_ns", lambda: now_ns)
+    assert records.timestamp() == written

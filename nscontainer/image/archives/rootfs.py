@@ -7,7 +7,6 @@ that refuses is refused here, and what is kept is a layer of our own writing.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from nscontainer.image.archives.source import Given
 from nscontainer.image.below import HostLayer, view_of
 from nscontainer.image.compression import Reads, Writes
 from nscontainer.image.progress import Event, Progress
-from nscontainer.image.records import Image
+from nscontainer.image.records import Image, timestamp
 from nscontainer.image.registry import platform as platforms
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def import_(
             total = _length(given)
             unpack(_Told(counting, total, progress), top)
         layer = store.add_layer(lambda sink: pack_tree(top, sink))
-        when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        when = timestamp()
         said = message or f"Imported from {os.path.basename(what.rstrip('/')) or what}"
         config: dict[str, Any] = {
             "created": when,
