@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from nscontainer.image.tree import is_opaque, is_whiteout
 from nscontainer.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def walk(top: str, prefix: str = "", skip: frozenset[str] = frozenset()) -> Iter
 def _look(root: int, inner: str, prefix: str, skip: frozenset[str]) -> tuple[_Found, list[str]]:
     fd = openat2(root, inner[1:] or ".", _OPEN_DIRECTORY, _NO_LINKS)
     try:
-        found = _Found(prefix + inner, _is_opaque(fd), [], [])
+        found = _Found(prefix + inner, is_opaque(fd), [], [])
         directories = []
         with os.scandir(fd) as names:
             for item in names:
@@ -235,7 +236,7 @@ def _look(root: int, inner: str, prefix: str, skip: frozenset[str]) -> tuple[_Fo
                 facts = item.stat(follow_symlinks=False)
                 if stat.S_ISDIR(facts.st_mode):
                     directories.append(item.name)
-                elif stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0:
+                elif is_whiteout(facts):
                     found.whiteouts.append(item.name)
                 else:
                     many = (facts.st_dev, facts.st_ino) if facts.st_nlink > 1 else None
@@ -243,15 +244,6 @@ def _look(root: int, inner: str, prefix: str, skip: frozenset[str]) -> tuple[_Fo
         return found, directories
     finally:
         os.close(fd)
-
-
-def _is_opaque(fd: int) -> bool:
-    # The other one is anyone's to set; overlayfs looks at it only where it was mounted so.
-    name = "trusted.overlay.opaque" if os.geteuid() == 0 else "user.overlay.opaque"
-    try:
-        return os.getxattr(fd, name) == b"y"
-    except OSError:
-        return False
 
 
 # --- uniting -----------------------------------------------------------------------------------

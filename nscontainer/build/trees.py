@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from nscontainer.errors import SpecError
+from nscontainer.image.tree import is_opaque
 
 Kind = Literal["dir", "file", "link", "fifo", "char", "block"]
 _KINDS: Final[dict[int, Kind]] = {
@@ -25,7 +26,6 @@ _KINDS: Final[dict[int, Kind]] = {
     stat.S_IFBLK: "block",
 }
 _MAX_LINKS: Final = 40  # path_resolution(7)
-_OPAQUE: Final = "trusted.overlay.opaque"
 READ_LIMIT_BYTES: Final = 1 << 20
 
 
@@ -179,7 +179,7 @@ class Union:
                 if node.kind != "dir":
                     break
                 merged.append(real)
-                if _is_opaque(real):
+                if is_opaque(real):
                     break
             self._stacks[path] = tuple(merged)
         return self._stacks[path]
@@ -187,13 +187,6 @@ class Union:
 
 def _is_whiteout(node: Node) -> bool:
     return node.kind == "char" and node.device == 0
-
-
-def _is_opaque(directory: str) -> bool:
-    try:
-        return os.getxattr(directory, _OPAQUE) == b"y"
-    except OSError:
-        return False
 
 
 def clean(path: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from nscontainer.image.host import View
-from nscontainer.image.tree import is_whiteout
+from nscontainer.image.tree import is_whiteout, opaque_mark
 from nscontainer.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 
@@ -65,7 +65,7 @@ class DiskLayer:
 
     def opaque(self, path: str) -> bool:
         """Look for overlayfs' mark."""
-        return self.xattr(path, "trusted.overlay.opaque") == b"y"
+        return self.xattr(path, opaque_mark()) == b"y"
 
     def names(self, path: str) -> list[str]:
         """List a directory."""

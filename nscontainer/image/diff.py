@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from nscontainer.image.tree import is_whiteout
+from nscontainer.image.tree import is_opaque, is_whiteout
 from nscontainer.image.written import Written
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,7 +91,7 @@ class _Walk:
             return
         before = len(self._found)
         try:
-            opaque = _is_opaque(inner)
+            opaque = is_opaque(inner)
             self.inside(inner, here, deeper)
             if merged and opaque:
                 self._hidden(inner, here, deeper)
@@ -128,10 +128,3 @@ class _Walk:
         except OSError:
             now = None
         return now != self._below.xattr(below, here, "security.capability")
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, "trusted.overlay.opaque") == b"y"
-    except OSError:
-        return False

@@ -21,7 +21,7 @@ from nscontainer.image.compression import Reads
 from nscontainer.image.limits import Budget, Limits
 from nscontainer.image.tarheader import MOST_IDS, Entry, shown
 from nscontainer.image.tarstream import Reader, Source
-from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, split
+from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, opaque_mark, split
 
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
@@ -93,7 +93,7 @@ class _Extraction:
         self._budget = budget
         self._shift = shift
         self._root = os.geteuid() == 0
-        self._opaque_name = ("trusted" if self._root else "user") + ".overlay.opaque"
+        self._opaque_name = opaque_mark()
         self._described: dict[Parts, Entry] = {}
         self._opaque: set[Parts] = set()
         self._notes: dict[str, None] = {}

@@ -18,7 +18,7 @@ from nscontainer.image.compression import Writes
 from nscontainer.image.extract import HOLE, OPAQUE, WHITEOUT
 from nscontainer.image.tarheader import BLOCK, shown
 from nscontainer.image.tarstream import padding
-from nscontainer.image.tree import OPEN_DIRECTORY, is_whiteout
+from nscontainer.image.tree import OPEN_DIRECTORY, is_opaque, is_whiteout
 
 _CHUNK: Final = 1 << 20
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -108,7 +108,7 @@ class Packer:
 
     def _root(self, fd: int, lead: bytes) -> None:
         facts = os.fstat(fd)
-        xattrs = _xattrs(fd)
+        xattrs = xattrs_of(fd)
         owner = self._id(facts.st_uid), self._id(facts.st_gid)
         plain = stat.S_IMODE(facts.st_mode) == 0o755 and owner == (0, 0)
         if not plain or any(not _is_overlay(name) for name in xattrs):
@@ -133,7 +133,7 @@ class Packer:
                 message = f"{shown(lead + name)}: a layer takes names with .wh. for deletions"
                 raise LayerError(message, entry=shown(lead + name), hint="rename or remove it")
             (gone if is_whiteout(facts) else found).append((name, facts))
-        if _is_opaque(fd):
+        if is_opaque(fd):
             self._mark(lead + OPAQUE)
         for name, _ in gone:
             self._mark(lead + WHITEOUT + name)
@@ -153,7 +153,7 @@ class Packer:
             except (FileNotFoundError, NotADirectoryError):
                 return
             try:
-                self._entry(path + b"/", kind, os.fstat(inner), xattrs=_xattrs(inner))
+                self._entry(path + b"/", kind, os.fstat(inner), xattrs=xattrs_of(inner))
                 self._inside(inner, path + b"/", depth + 1)
             finally:
                 os.close(inner)
@@ -167,7 +167,7 @@ class Packer:
             self._file(fd, name, path, facts)
             return
         link = os.readlink(name, dir_fd=fd) if kind == tarheader.SYMLINK else b""
-        xattrs = _xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
+        xattrs = xattrs_of(b"/proc/self/fd/%d/%s" % (fd, name))
         self._entry(path, kind, facts, link=link, xattrs=xattrs)
 
     def _file(self, fd: int, name: bytes, path: bytes, known: os.stat_result) -> None:
@@ -182,7 +182,7 @@ class Packer:
             size = facts.st_size
             pieces = _pieces(file, size) if size > _MOST_ZEROS else [(0, size)]
             if size - sum(length for _, length in pieces) <= _MOST_ZEROS:
-                self._entry(path, tarheader.FILE, facts, size=size, xattrs=_xattrs(file))
+                self._entry(path, tarheader.FILE, facts, size=size, xattrs=xattrs_of(file))
                 self._data(file, [(0, size)])
             else:
                 self._sparse(file, path, facts, pieces)
@@ -207,7 +207,7 @@ class Packer:
         if not inner.isascii():
             inner = b"GNUSparseFile.0/file"
         self._entry(
-            inner, tarheader.FILE, facts, size=stored, xattrs=_xattrs(file), records=records
+            inner, tarheader.FILE, facts, size=stored, xattrs=xattrs_of(file), records=records
         )
         self._write(table)
         self._data(file, pieces)
@@ -366,7 +366,8 @@ def _pieces(file: int, size: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def _xattrs(target: int | bytes) -> dict[bytes, bytes]:
+def xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
+    """Read the extended attributes of a file; none where its filesystem has none."""
     follow = isinstance(target, int)
     found = {}
     try:
@@ -379,13 +380,3 @@ def _xattrs(target: int | bytes) -> dict[bytes, bytes]:
 
 def _is_overlay(name: bytes) -> bool:
     return name.startswith((b"trusted.overlay.", b"user.overlay."))
-
-
-def _is_opaque(fd: int) -> bool:
-    for space in ("trusted", "user"):
-        try:
-            if os.getxattr(fd, f"{space}.overlay.opaque") == b"y":
-                return True
-        except OSError:
-            continue
-    return False

@@ -192,6 +192,22 @@ def is_whiteout(facts: os.stat_result) -> bool:
     return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
 
 
+def opaque_mark() -> str:
+    """Name the attribute by which a directory hides what lower layers have of it.
+
+    The other one is anyone's to set: overlayfs looks at it only where it was mounted so, by who isn't root.
+    """
+    return f"{'trusted' if os.geteuid() == 0 else 'user'}.overlay.opaque"
+
+
+def is_opaque(directory: int | str) -> bool:
+    """Tell whether a directory of a layer has overlayfs' mark for "nothing shines through"."""
+    try:
+        return os.getxattr(directory, opaque_mark()) == b"y"
+    except OSError:
+        return False
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory of ours with all in it, by descriptor, never following a link out of it."""
     parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

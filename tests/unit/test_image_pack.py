@@ -214,3 +214,17 @@ def test_a_tree_that_changes_meanwhile(tmp_path: Path) -> None:
     pack(str(tmp_path), sink)
     with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as reader:
         assert {m.name: m.size for m in reader} == {".": 0, "a": 100, "b": 3 << 20}
+
+
+@pytest.mark.root
+def test_a_mark_that_anyone_can_set_hides_nothing(tmp_path: Path):
+    """Root's overlayfs looks at trusted.overlay.opaque alone: user.overlay.opaque is a program's own."""
+    directory = tmp_path / "top" / "data"
+    directory.mkdir(parents=True)
+    os.setxattr(directory, "user.overlay.opaque", b"y")
+    with tarfile.open(fileobj=io.BytesIO(packed(tmp_path / "top"))) as tar:
+        assert "data" in tar.getnames()
+        assert "data/.wh..wh..opq" not in tar.getnames()
+    os.setxattr(directory, "trusted.overlay.opaque", b"y")
+    with tarfile.open(fileobj=io.BytesIO(packed(tmp_path / "top"))) as tar:
+        assert "data/.wh..wh..opq" in tar.getnames()

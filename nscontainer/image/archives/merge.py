@@ -17,9 +17,9 @@ from typing import Final
 from nscontainer.errors import LayerError
 from nscontainer.image import tarheader
 from nscontainer.image.compression import Writes
-from nscontainer.image.pack import Packer, _is_opaque, _xattrs
+from nscontainer.image.pack import Packer, xattrs_of
 from nscontainer.image.tarheader import shown
-from nscontainer.image.tree import OPEN_DIRECTORY, is_whiteout
+from nscontainer.image.tree import OPEN_DIRECTORY, is_opaque, is_whiteout
 
 _DEEPEST: Final = 400
 
@@ -141,13 +141,15 @@ class _Merging(OwnPacker):
                 continue
             stack.callback(os.close, fd)
             united.append(replace(at, fd=fd))
-            if _is_opaque(fd):
+            if is_opaque(fd):
                 break
         if not united:
             return
         first = united[0]
         self._shift = first.lower.id_shift
-        self._entry(path + b"/", tarheader.DIRECTORY, os.fstat(first.fd), xattrs=_xattrs(first.fd))
+        self._entry(
+            path + b"/", tarheader.DIRECTORY, os.fstat(first.fd), xattrs=xattrs_of(first.fd)
+        )
         # Where another filesystem is mounted, the directory is the layer's, what is in it isn't.
         united = [d for d in united if os.fstat(d.fd).st_dev == d.device]
         self._unite(united, [d for d in deeper if d not in mounted], path + b"/", depth + 1)
