@@ -53,10 +53,15 @@ def prepare(top: str) -> None:
     except OSError as error:
         message = f"the state directory {top} can't be made: {error.strerror}"
         raise HostError(message, hint="set NSCONTAINER_STATE_DIR to one that can") from None
-    facts = os.stat(top)
+    check_ours(top, "state directory")
+
+
+def check_ours(directory: str, what: str) -> None:
+    """Refuse a directory that somebody else owns or may write to."""
+    facts = os.stat(directory)
     if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
-        message = f"the state directory {top} is not ours alone"
-        raise HostError(message, hint=f"chown it to you and chmod 700 {top}")
+        message = f"the {what} {directory} is not ours alone"
+        raise HostError(message, hint=f"chown it to you and chmod 700 {directory}")
 
 
 def new_id() -> str:

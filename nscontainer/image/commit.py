@@ -6,23 +6,19 @@ Only what the user has written is read: what lies below is never opened, however
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from nscontainer.errors import SpecError
 from nscontainer.image import names, reconfigure
 from nscontainer.image.pack import Packer
 from nscontainer.image.records import BASE_LABEL, Image, Layer, timestamp
+from nscontainer.image.registry import platform as platforms
 from nscontainer.image.store import Store
 from nscontainer.image.written import layers_of
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
-
-_ARCHITECTURES: Final[Mapping[str, str]] = {
-    "x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm",
-}  # fmt: skip
 
 
 def commit(
@@ -104,9 +100,8 @@ def _base(store: Store, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], tu
     if facts.get("image_id"):
         image = store.get(str(facts["image_id"]))
         return image.config, image.layers
-    machine = platform.machine()
     config = {
-        "architecture": _ARCHITECTURES.get(machine, machine),
+        "architecture": platforms.host().architecture,
         "os": "linux",
         "config": {"Labels": {BASE_LABEL: "host"}},
     }

@@ -333,10 +333,7 @@ def _prepare(root: str) -> None:
     except OSError as error:
         message = f"the image store {root} can't be made: {error.strerror}"
         raise HostError(message, hint="set NSCONTAINER_STATE_DIR to a directory that can") from None
-    facts = os.stat(root)
-    if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
-        message = f"the image store {root} is not ours alone"
-        raise HostError(message, hint=f"chown it to you and chmod 700 {root}")
+    state.check_ours(root, "image store")
 
 
 __all__ = [

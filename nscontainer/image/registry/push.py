@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
@@ -238,40 +239,27 @@ class _Upload:
 
     def _send(self) -> None:
         """Send all in one request, or the rest in one and the end in another."""
-        body = self._body
         if self.offset:
-            last = self.blob.size - 1
-            headers = {
-                "Content-Type": _OCTETS,
-                "Content-Length": str(self.blob.size - self.offset),
-                "Content-Range": f"{self.offset}-{last}",
-            }
-            with self.client.request(
-                "PATCH",
-                self.location,
-                self.what,
-                headers=headers,
-                body=body,
-                accept=(202, 204),
-                read_s=FINISH_S,
-            ) as response:
+            headers = {"Content-Range": f"{self.offset}-{self.blob.size - 1}"}
+            with self._sending("PATCH", self.location, headers, (202, 204)) as response:
                 self._set_location(response, self.location)
             self.offset = self.blob.size
         joint = "&" if urlsplit(self.location).query else "?"
         url = f"{self.location}{joint}digest={quote(self.blob.digest)}"
-        headers = {"Content-Type": _OCTETS, "Content-Length": str(self.blob.size - self.offset)}
-        with self.client.request(
-            "PUT",
-            url,
-            self.what,
-            headers=headers,
-            body=body,
-            accept=(201, 204),
-            read_s=FINISH_S,
-        ) as response:
+        with self._sending("PUT", url, {}, (201, 204)) as response:
             said = response.headers.get("Docker-Content-Digest", self.blob.digest)
             if said != self.blob.digest:
                 raise RegistryError(f"{self.what}: the registry has {said[:80]}", reason="digest")
+
+    def _sending(
+        self, method: str, url: str, headers: dict[str, str], accept: tuple[int, ...]
+    ) -> AbstractContextManager[BaseHTTPResponse]:
+        """Send what is left of the blob."""
+        left = str(self.blob.size - self.offset)
+        headers = {"Content-Type": _OCTETS, "Content-Length": left, **headers}
+        return self.client.request(
+            method, url, self.what, headers=headers, body=self._body, accept=accept, read_s=FINISH_S
+        )
 
     def _body(self) -> Iterator[bytes]:
         """Give the blob from :attr:`offset` on. Its digest is the registry's to compare."""
