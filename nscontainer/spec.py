@@ -13,74 +13,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from nscontainer import units
+from nscontainer import netspec, units
 from nscontainer.errors import SpecError
+from nscontainer.limits import (
+    LIMIT_OPTIONS,
+    PERIOD_US,
+    DeviceRate,
+    Limits,
+    Ulimit,
+    fields_of,
+    limits,
+    parse_ulimit,
+)
 from nscontainer.mounts import Mount, parse_mount, parse_tmpfs, parse_volume
 
-PERIOD_US: Final = 100_000
-"""The CPU period where none is asked for: Linux's and Docker's own, 100 ms."""
-MIN_PERIOD_US, MAX_PERIOD_US = 1_000, 1_000_000
-MIN_QUOTA_US: Final = 1_000  # kernel/sched/core.c min_cfs_quota_period; less is EINVAL
+__all__ = [
+    "LIMIT_OPTIONS",
+    "NAMESPACES",
+    "PERIOD_US",
+    "ContainerSpec",
+    "DeviceRate",
+    "Limits",
+    "Ulimit",
+    "build",
+    "check_id",
+    "limits",
+    "parse_signal",
+    "parse_ulimit",
+]
 
 NAMESPACES: Final = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
 _ID = re.compile(r"[a-zA-Z0-9_+-][a-zA-Z0-9_+.-]*")
-_CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _ENV_NAME = re.compile(r"[^=\0]+")
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@\[\]-]{0,511}")
-
-ULIMITS: Final = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending "
-    "stack as".split()
-)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    """Give a record's fields and values, as they are: asdict copies all, at eight times the time."""
-    return {name: getattr(record, name) for name in record.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class Ulimit:
-    """One resource limit of setrlimit(2); -1 is unlimited."""
-
-    name: str
-    soft: int
-    hard: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a container may use. None is no limit of ours.
-
-    ``memory_swap_bytes`` is memory plus swap, as in Docker. Where it is not asked for it equals the
-    memory limit: no swap, so that the limit is hard and a measurement repeatable.
-    """
-
-    cpu_quota_us: int | None = None
-    cpu_period_us: int | None = None
-    cpu_burst_us: int | None = None
-    cpu_shares: int | None = None
-    cpuset_cpus: str | None = None
-    cpuset_mems: str | None = None
-    memory_bytes: int | None = None
-    memory_swap_bytes: int | None = None
-    pids: int | None = None
-    ulimits: tuple[Ulimit, ...] = ()
-    timeout_s: float | None = None
-    cpu_time_s: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the limits as plain JSON types."""
-        plain = _fields(self)
-        plain["ulimits"] = [_fields(limit) for limit in self.ulimits]
-        return plain
-
-    @property
-    def cpus(self) -> float | None:
-        """The CPU quota in CPUs, None where there is none."""
-        if self.cpu_quota_us is None or self.cpu_quota_us < 0:
-            return None
-        return self.cpu_quota_us / (self.cpu_period_us or PERIOD_US)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +67,13 @@ class ContainerSpec:
     hostname: str | None = None
     limits: Limits = field(default_factory=Limits)
     host_namespaces: frozenset[str] = frozenset()
+    network: str = "none"
+    """``none``, ``host``, ``bridge``, ``container:NAME``, or the name of a network."""
+    ip: str | None = None
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    """Names and their addresses; :data:`nscontainer.netspec.HOST_GATEWAY` stands for the host's."""
+    dns: tuple[str, ...] = ()
+    publish: tuple[netspec.Publish, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
@@ -120,12 +92,14 @@ class ContainerSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types; :meth:`from_dict` reads it back."""
-        plain = _fields(self)
+        plain = fields_of(self)
         plain["limits"] = self.limits.to_dict()
-        plain["mounts"] = [_fields(mount) for mount in self.mounts]
+        plain["mounts"] = [fields_of(mount) for mount in self.mounts]
         plain["env"] = [list(pair) for pair in self.env]
+        plain["add_hosts"] = [list(pair) for pair in self.add_hosts]
+        plain["publish"] = [fields_of(port) for port in self.publish]
         plain["host_namespaces"] = sorted(self.host_namespaces)
-        for name in ("command", "entrypoint", "cap_add", "cap_drop", "python_path"):
+        for name in ("command", "entrypoint", "cap_add", "cap_drop", "python_path", "dns"):
             plain[name] = None if plain[name] is None else list(plain[name])
         return plain
 
@@ -133,14 +107,16 @@ class ContainerSpec:
     def from_dict(cls, plain: Mapping[str, Any]) -> ContainerSpec:
         """Rebuild a spec from what :meth:`to_dict` gave (or its JSON)."""
         values = dict(plain)
-        limits = dict(values["limits"])
-        limits["ulimits"] = tuple(Ulimit(**u) for u in limits["ulimits"])
-        values["limits"] = Limits(**limits)
+        values["limits"] = Limits.from_dict(values["limits"])
         values["mounts"] = tuple(Mount(**m) for m in values["mounts"])
         values["env"] = tuple((str(k), str(v)) for k, v in values["env"])
         values["host_namespaces"] = frozenset(values["host_namespaces"])
-        for name in ("cap_add", "cap_drop", "python_path"):
-            values[name] = tuple(values[name])
+        values["add_hosts"] = tuple((str(n), str(a)) for n, a in values.get("add_hosts", ()))
+        values["publish"] = tuple(netspec.Publish(**p) for p in values.get("publish", ()))
+        # Of a container of an earlier version there is no word on the network.
+        values.setdefault("network", "host" if "net" in values["host_namespaces"] else "none")
+        for name in ("cap_add", "cap_drop", "python_path", "dns"):
+            values[name] = tuple(values.get(name, ()))
         for name in ("command", "entrypoint"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
@@ -162,179 +138,6 @@ def check_id(text: str, what: str = "name") -> str:
         message = f"{text!r} can't be a {what}"
         raise SpecError(message, hint="use letters, digits, _, +, - and . (not first), up to 128")
     return text
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    try:
-        if isinstance(value, bool) or int(value) != float(value):
-            raise ValueError
-        number = int(value)
-    except (TypeError, ValueError):
-        message = f"{name} {value!r} is not a whole number"
-        raise SpecError(message, hint=f"from {low} to {high}") from None
-    if not low <= number <= high:
-        message = f"{name} {number} is out of range"
-        raise SpecError(message, hint=f"from {low} to {high}")
-    return number
-
-
-def _cpu_quota(cpu: Any, quota: Any, period: Any) -> tuple[int | None, int | None]:
-    """Give (quota, period) in µs from ``--cpu``, ``--cpu-quota`` and ``--cpu-period``."""
-    period_us = None
-    if period is not None:
-        period_us = _integer("cpu-period", period, MIN_PERIOD_US, MAX_PERIOD_US)
-    if cpu is not None and quota is not None:
-        message = "cpu and cpu-quota set the same limit"
-        raise SpecError(message, hint="give one of them")
-    if quota is not None:
-        if str(quota).strip() == "-1":
-            return -1, period_us
-        return _integer("cpu-quota", quota, MIN_QUOTA_US, 1 << 40), period_us
-    if cpu is None:
-        return None, period_us
-    if str(cpu).strip().lower() in ("-1", "max", "unlimited"):
-        return -1, period_us
-    cpus = units.parse_cpu(cpu)
-    if cpus > 8192:
-        message = f"cpu {cpu!r} is more than any machine has"
-        raise SpecError(message, hint="20%, 0.2, 1.5 or 150%")
-    if period_us is None and cpus * PERIOD_US < MIN_QUOTA_US:
-        period_us = MAX_PERIOD_US  # the quota must be 1 ms at least: a longer period has room
-    quota_us = round(cpus * (period_us or PERIOD_US))
-    if quota_us < MIN_QUOTA_US:
-        message = f"cpu {cpu!r} is a quota of {quota_us} µs; Linux's least is {MIN_QUOTA_US} µs"
-        raise SpecError(message, hint="a longer --cpu-period (up to 1000000), or more CPU")
-    return quota_us, period_us
-
-
-def parse_ulimit(text: str | Ulimit) -> Ulimit:
-    """Read Docker's ``name=soft[:hard]``; ``-1`` and ``unlimited`` are no limit.
-
-    Raises
-    ------
-    SpecError
-        The name is unknown, or a number is none, or soft is over hard.
-    """
-    if isinstance(text, Ulimit):
-        return text
-    name, equals, value = str(text).partition("=")
-    name = name.strip().lower().removeprefix("rlimit_")
-    if name not in ULIMITS:
-        close = difflib.get_close_matches(name, ULIMITS, 1)
-        message = f"ulimit {name!r} is not known"
-        raise SpecError(message, hint=f"did you mean {close[0]}?" if close else "as nofile=1024")
-    parts = [-1 if p.strip() in ("-1", "unlimited") else p.strip() for p in value.split(":")]
-    if not equals or len(parts) > 2 or any(isinstance(p, str) and not p.isdigit() for p in parts):
-        message = f"ulimit {text!r} can't be read"
-        raise SpecError(message, hint="write name=soft or name=soft:hard, as nofile=1024:2048")
-    soft, hard = int(parts[0]), int(parts[-1])
-    if hard != -1 and (soft == -1 or soft > hard):
-        message = f"ulimit {text!r}: the soft limit is over the hard one"
-        raise SpecError(message, hint="write name=soft:hard with soft <= hard")
-    return Ulimit(name, soft, hard)
-
-
-def _cpuset(name: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    text = str(value).replace(" ", "")
-    ranges = [part.split("-") for part in text.split(",")]
-    if _CPUSET.fullmatch(text) is None or any(int(r[0]) > int(r[-1]) for r in ranges):
-        message = f"{name} {value!r} can't be read"
-        raise SpecError(message, hint="as 0, 0-3 or 0,2")
-    return text
-
-
-def limits(
-    *,
-    cpu: Any = None,
-    cpu_period: Any = None,
-    cpu_quota: Any = None,
-    cpu_burst: Any = None,
-    cpu_shares: Any = None,
-    cpuset_cpus: str | None = None,
-    cpuset_mems: str | None = None,
-    memory: Any = None,
-    memory_swap: Any = None,
-    pids_limit: Any = None,
-    ulimits: Iterable[str | Ulimit] = (),
-    timeout: Any = None,
-    cpu_time: Any = None,
-) -> Limits:
-    """Make :class:`Limits` from options in the forms people write.
-
-    Parameters
-    ----------
-    cpu
-        ``20%``, ``0.2``, ``1.5``, ``150%``; ``max`` lifts the quota (in an update).
-    cpu_period, cpu_quota, cpu_burst
-        In µs, as Docker's.
-    memory, memory_swap
-        As ``256M``; ``memory_swap`` counts memory and swap together, ``-1`` is unlimited.
-    timeout, cpu_time
-        As ``10s``, ``1m30s``; a bare number is seconds.
-
-    Raises
-    ------
-    SpecError
-        A value can't be used.
-    """
-    quota_us, period_us = _cpu_quota(cpu, cpu_quota, cpu_period)
-    burst_us = None
-    if cpu_burst is not None:
-        burst_us = _integer("cpu-burst", cpu_burst, 0, 1 << 40)
-        if quota_us is None or quota_us < 0 or burst_us > quota_us:
-            message = f"cpu-burst {burst_us} µs needs a quota at least as large"
-            raise SpecError(message, hint="give --cpu or --cpu-quota as well")
-    memory_bytes = None if memory is None else units.parse_size(memory, unlimited=True)
-    if memory_bytes is not None and 0 <= memory_bytes < 1 << 20:
-        message = f"memory {memory!r} is too little to start anything in"
-        raise SpecError(message, hint="at least 1M; 256M is a good start")
-    swap_bytes = None if memory_swap is None else units.parse_size(memory_swap, unlimited=True)
-    if swap_bytes is not None and swap_bytes >= 0:
-        if memory_bytes is None or memory_bytes < 0:
-            message = f"memory-swap {memory_swap!r} needs a memory limit"
-            raise SpecError(message, hint="give --memory as well; memory-swap counts both")
-        if swap_bytes < memory_bytes:
-            message = f"memory-swap {memory_swap!r} is less than memory {memory!r}"
-            raise SpecError(message, hint="it counts memory and swap together, as Docker's")
-    pids = None
-    if pids_limit is not None:
-        pids = (
-            -1
-            if str(pids_limit) in ("-1", "0", "max")
-            else _integer("pids-limit", pids_limit, 1, 1 << 22)
-        )
-    return Limits(
-        cpu_quota_us=quota_us,
-        cpu_period_us=period_us,
-        cpu_burst_us=burst_us,
-        cpu_shares=None if cpu_shares is None else _integer("cpu-shares", cpu_shares, 2, 262_144),
-        cpuset_cpus=_cpuset("cpuset-cpus", cpuset_cpus),
-        cpuset_mems=_cpuset("cpuset-mems", cpuset_mems),
-        memory_bytes=memory_bytes,
-        memory_swap_bytes=swap_bytes,
-        pids=pids,
-        ulimits=tuple(parse_ulimit(u) for u in ulimits),
-        timeout_s=_positive_duration("timeout", timeout),
-        cpu_time_s=_positive_duration("cpu-time", cpu_time),
-    )
-
-
-LIMIT_OPTIONS: Final = frozenset(
-    "cpu cpu_period cpu_quota cpu_burst cpu_shares cpuset_cpus cpuset_mems memory memory_swap "
-    "pids_limit ulimits timeout cpu_time".split()
-)
-
-
-def _positive_duration(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    seconds = units.parse_duration(value)
-    if seconds <= 0:
-        message = f"{name} {value!r} leaves no time at all"
-        raise SpecError(message, hint="as 10s or 1m30s")
-    return seconds
 
 
 def _environment(env: Mapping[str, Any] | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
@@ -364,9 +167,9 @@ def _namespaces(network: str, host: Iterable[str]) -> frozenset[str]:
     shared = {aliases.get(name, name) for name in shared}
     if network == "host":
         shared.add("net")
-    elif network != "none":
-        message = f"network {network!r} is not known"
-        raise SpecError(message, hint="none or host")
+    elif network != "none" and "net" in shared:
+        message = f"network {network!r} and a network namespace shared with the host"
+        raise SpecError(message, hint="leave one of them out")
     for name in sorted(shared):
         if name not in NAMESPACES:
             message = f"namespace {name!r} is not known"
@@ -430,6 +233,10 @@ def build(
     user: str | None = None,
     hostname: str | None = None,
     network: str = "none",
+    ip: str | None = None,
+    add_hosts: Iterable[str | tuple[str, str]] = (),
+    dns: Iterable[str] = (),
+    publish: Iterable[str | netspec.Publish] = (),
     share: Iterable[str] = (),
     cap_add: Iterable[str] = (),
     cap_drop: Iterable[str] = (),
@@ -460,6 +267,8 @@ def build(
         one for none. The image's own command is then left out.
     volumes, mounts, tmpfs
         In the forms of Docker's ``--volume``, ``--mount`` and ``--tmpfs``.
+    network, ip, add_hosts, dns, publish
+        In the forms of Docker's ``--network``, ``--ip``, ``--add-host``, ``--dns`` and ``--publish``.
     share
         Namespaces to share with the host rather than make (``uts``, ``ipc``, ``pid``, ``net``,
         ``user``, ``cgroup``, ``time``).
@@ -497,6 +306,19 @@ def build(
     if hostname is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}", hostname):
         message = f"hostname {hostname!r} can't be used"
         raise SpecError(message, hint="letters, digits, - and ., up to 63")
+    asked = limits(**limit_options)
+    network = netspec.parse_network(network)
+    host_namespaces = _namespaces(network, share)
+    if "net" in host_namespaces:
+        network = "host"
+    published, servers = netspec.check_publish(publish), tuple(dns)
+    netspec.check_fit(
+        network,
+        ip=ip,
+        published=bool(published),
+        named=bool(servers),
+        shaped=asked.shapes_network,
+    )
     return ContainerSpec(
         image=str(image),
         command=argv,
@@ -505,8 +327,15 @@ def build(
         workdir=workdir,
         user=None if user is None else str(user),
         hostname=hostname,
-        limits=limits(**limit_options),
-        host_namespaces=_namespaces(network, share),
+        limits=asked,
+        host_namespaces=host_namespaces,
+        network=network,
+        ip=None if ip is None else netspec.parse_address(ip, "ip"),
+        add_hosts=tuple(
+            netspec.parse_add_host(h if isinstance(h, str) else ":".join(h)) for h in add_hosts
+        ),
+        dns=tuple(netspec.parse_address(server, "dns") for server in servers),
+        publish=published,
         cap_add=tuple(cap_add),
         cap_drop=tuple(cap_drop),
         seccomp=seccomp,  # type: ignore[arg-type]  # checked above

@@ -11,6 +11,8 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SIZE = re.compile(_NUMBER + r"\s*(b|[kmgtp](?:i?b)?)?", re.IGNORECASE)
 _DURATION = re.compile(_NUMBER + r"\s*(ns|us|µs|μs|ms|s|m|min|h|d)?", re.IGNORECASE)
 _DURATION_PARTS = re.compile(r"(?:" + _DURATION.pattern + r"\s*)+", re.IGNORECASE)
+_BIT_RATE = re.compile(_NUMBER + r"\s*(?:([kmgt]?)(?:bits?)(?:/s)?)?", re.IGNORECASE)
+_SHARE = re.compile(_NUMBER + r"\s*(%)?")
 _SHIFT = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _SECONDS = {
     "ns": Decimal("1e-9"),
@@ -103,6 +105,70 @@ def parse_duration(text: str | float, *, unit: str = "s") -> float:
         start=Decimal(0),
     )
     return float(total)
+
+
+def parse_byte_rate(text: str | int) -> int:
+    """Read bytes a second: a size, with ``/s`` or without, as ``5M`` or ``5MB/s``.
+
+    Raises
+    ------
+    SpecError
+        The text is no rate.
+    """
+    raw = str(text).strip()
+    try:
+        return parse_size(text if isinstance(text, bool) else raw.removesuffix("/s"))
+    except SpecError:
+        message = f"{raw!r} is not a number of bytes a second"
+        raise SpecError(message, hint="a number with K, M or G, as 5M") from None
+
+
+def parse_bit_rate(text: str | int) -> int:
+    """Read bits a second as tc(8) does: ``10mbit``, ``1.5Gbit``, ``500kbit/s``; decimal.
+
+    A bare number is bits a second. ``10mbps`` is refused: to tc it is bytes, to most people bits.
+
+    Returns
+    -------
+    int
+        In bits a second.
+
+    Raises
+    ------
+    SpecError
+        The text is no rate.
+    """
+    raw = str(text).strip()
+    match = _BIT_RATE.fullmatch(raw)
+    if match is None or isinstance(text, bool):
+        message = f"{raw!r} is not a number of bits a second"
+        raise SpecError(message, hint="write 10mbit, 500kbit or 1gbit")
+    factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}[(match[2] or "").lower()]
+    return int(Decimal(match[1]) * factor)
+
+
+def parse_share(text: str | float) -> float:
+    """Read a share of a whole: ``1%`` or ``0.01``; may be zero.
+
+    Raises
+    ------
+    SpecError
+        The text is no share.
+    """
+    raw = str(text).strip()
+    match = _SHARE.fullmatch(raw)
+    if match is None or isinstance(text, bool):
+        message = f"{raw!r} is not a share"
+        raise SpecError(message, hint="write 1% or 0.01")
+    return float(Decimal(match[1]) / (100 if match[2] else 1))
+
+
+def format_bit_rate(bps: float) -> str:
+    """Write bits a second with a decimal prefix: ``10 Mbit/s``, ``1.5 Gbit/s``."""
+    for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if abs(bps) >= factor:
+            return f"{bps / factor:.4g} {prefix}bit/s"
+    return f"{bps:.4g} bit/s"
 
 
 def format_cpu(cpus: float) -> str:

@@ -91,6 +91,39 @@ def images() -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
+NETWORK = """
+set -e
+nft --version; iperf3 --version
+ip link add v0 type veth peer name v1
+ip link add b0 type bridge
+ip link set v0 master b0
+tc qdisc add dev v1 root tbf rate 10mbit burst 32k latency 50ms
+nft add table inet probe
+"""
+"""In a network namespace of its own: nothing of the machine's is touched."""
+
+
+def network() -> str | None:
+    """What a container's network is made of, and what it is measured with."""
+    return failure_of("unshare", "--net", "sh", "-c", NETWORK)
+
+
+LOOP = """
+set -e
+file=$(mktemp)
+trap 'rm -f "$file"' EXIT
+truncate -s 16M "$file"
+mkfs.ext4 -q "$file"
+device=$(losetup --find --show "$file")
+losetup --detach "$device"
+"""
+
+
+def loop() -> str | None:
+    """A file that can be a block device with a filesystem on it."""
+    return failure_of("sh", "-c", LOOP)
+
+
 def notebook() -> str | None:
     """A Jupyter kernel of this very Python that starts."""
     return failure_of(sys.executable, "-c", KERNEL)
@@ -108,8 +141,9 @@ def browser() -> str | None:
 
 PROBES: dict[str, Callable[[], str | None]] = {
     probe.__name__: probe
-    for probe in (root, cgroup1, cgroup2, userns, peers, images, notebook, vm, browser)
+    for probe in (root, cgroup1, cgroup2, userns, peers, images, network, loop)
 }
+PROBES |= {probe.__name__: probe for probe in (notebook, vm, browser)}
 
 
 @functools.cache

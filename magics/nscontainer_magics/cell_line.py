@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from nscontainer import options
 from nscontainer.errors import SpecError
+from nscontainer.limits import LASTING
 from nscontainer.values.inputs import check_name
 from nscontainer_magics import variables
 
@@ -186,7 +187,7 @@ def _refuse_options(given: argparse.Namespace) -> None:
             continue
         flag = option.flag
         message = f"{flag} is the whole session's, not a cell's"
-        lasting = option.group != "limits" or option.dest in ("timeout", "cpu_time", "ulimits")
+        lasting = option.group != "limits" or option.dest in ("timeout", "cpu_time", *LASTING)
         verb = "create" if lasting else "update"
         value = f" {option.metavar}" if option.takes_value else ""
         command = f"rename {name} NEW" if option.dest == "name" else f"{verb} {name} {flag}{value}"

@@ -13,6 +13,7 @@ from nscontainer.cli.engine import container_type
 from nscontainer.cli.output import write_all
 from nscontainer.cli.text import age, error_line, shorten, table
 from nscontainer.errors import NotFoundError, NsContainerError, SpecError, StateError
+from nscontainer.limits import LASTING
 
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
@@ -228,9 +229,8 @@ def update_command(argv: Sequence[str]) -> int:
     options.add_to(parser, magic=False, groups=["limits"])
     given = parser.parse_args(argv)
     limits = options.to_build_kwargs(given)
-    if "ulimits" in limits:
-        message = "--ulimit can't be changed in a running container"
-        raise SpecError(message, hint="give it to run")
+    for name in LASTING.keys() & limits.keys():
+        raise SpecError(LASTING[name], hint="give it to run")
     if not limits:
         message = "update was given no limit to change"
         raise SpecError(message, hint="as nscontainer update --cpu 50% CONTAINER")

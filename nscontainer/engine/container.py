@@ -22,6 +22,7 @@ from nscontainer.engine import making, pump, state, wire
 from nscontainer.engine.attached import Attached
 from nscontainer.engine.following import Follower
 from nscontainer.errors import EngineError, NotFoundError, SpecError, StateError
+from nscontainer.limits import LASTING
 from nscontainer.linux import procfs
 from nscontainer.schema import NA, NAMES
 from nscontainer.spec import ContainerSpec
@@ -365,6 +366,9 @@ class Container:
             The limits as read back from the cgroup afterwards.
         """
         spec.limits(**limit_options)  # a clear error here, before anything is asked
+        for name in LASTING:
+            if limit_options.get(name) not in (None, ()):
+                raise SpecError(LASTING[name], hint="give it to run")
         if all(value is None for value in limit_options.values()):
             message = "update was given no limit to change"
             raise SpecError(message, hint='as update(cpu="50%")')

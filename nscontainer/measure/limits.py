@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nscontainer import units
+from nscontainer.limits import PERIOD_US, Limits
 from nscontainer.measure.records import NS_PER_S
 from nscontainer.measure.text import size
-from nscontainer.spec import PERIOD_US, Limits, Ulimit
 
 PAGE_BYTES: Final = 65_536
 """Linux rounds a memory limit down to whole pages; no machine's are larger than this."""
@@ -33,6 +33,17 @@ class ReadBack:
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
     pids: int | None = None
+    disk_read_bps: Mapping[str, int] | None = None
+    """By ``MAJOR:MINOR``, as the three after it; an empty one is no limit."""
+    disk_write_bps: Mapping[str, int] | None = None
+    disk_read_iops: Mapping[str, int] | None = None
+    disk_write_iops: Mapping[str, int] | None = None
+    blkio_weight: int | None = None
+    storage_bytes: int | None = None
+    net_rx_bps: int | None = None
+    net_tx_bps: int | None = None
+    net_delay_s: float | None = None
+    net_loss: float | None = None
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any] | None) -> ReadBack:
@@ -167,10 +178,7 @@ class RunLimits:
 
 
 def _limits(plain: Mapping[str, Any] | None) -> Limits:
-    names = {f.name for f in dataclasses.fields(Limits)}
-    values = {k: v for k, v in (plain or {}).items() if k in names}
-    ulimits = values.pop("ulimits", None) or ()
-    return Limits(**values, ulimits=tuple(Ulimit(**u) for u in ulimits))
+    return Limits.from_dict(plain or {})
 
 
 def cpu_text(quota_us: int | None, period_us: int | None) -> str | None:

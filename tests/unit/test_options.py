@@ -124,8 +124,11 @@ def test_shares_add_up() -> None:
     ("argv", "message", "hint"),
     [
         (["--memry", "5"], "--memry is not an option", "did you mean --memory?"),
-        (["--publish", "80"], "Docker's option --publish has no counterpart", "--network is none"),
-        (["-p80"], "Docker's option -p has no counterpart", "--network is none"),
+        (
+            ["--gpus", "all"],
+            "Docker's option --gpus has no counterpart",
+            "a container has Docker's",
+        ),
         (["--mem", "1G"], "--mem is not an option", "did you mean --memory?"),
         (["--cpu"], "argument --cpu/--cpus: expected one argument", "see nscontainer run --help"),
         (["--pid", "container:x"], "argument --pid: invalid choice", "see nscontainer run"),

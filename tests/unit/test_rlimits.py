@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nscontainer import spec
+from nscontainer import limits
 from nscontainer.linux import caps, rlimits
 
 
@@ -46,7 +46,7 @@ def drop_privileges() -> None:
 
 def test_names() -> None:
     """The names are those that a --ulimit may have, sixteen, each with a number of its own."""
-    assert rlimits.RESOURCES.keys() == spec.ULIMITS
+    assert rlimits.RESOURCES.keys() == limits.ULIMITS
     assert sorted(rlimits.RESOURCES.values()) == list(range(16))
 
 
