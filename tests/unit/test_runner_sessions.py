@@ -113,6 +113,7 @@ def test_an_interrupt_is_a_cells_and_between_cells_nobodys(mode: str):
     assert run(owner, "print(x)").text() == "1\n"
     owner.execute("print('go')\nimport time\ntime.sleep(60)")
     owner.read("go")
+    owner.fall_asleep()
     owner.signal()
     owner.read("execute_reply")
     assert owner.reply["exit_code"] == 130

@@ -43,7 +43,10 @@ def test_interrupt(mode: str, busy: str):
     code = f"import asyncio, threading, time\nprint('go')\n{busy}\nprint('no')"
     cell = harness.start(code, mode, line_offset=1)
     cell.read("go")
-    time.sleep(0.1)
+    if busy.startswith("while"):
+        time.sleep(0.1)
+    else:
+        cell.fall_asleep()
     cell.signal()
     begin = time.monotonic()
     cell.finish()
@@ -60,7 +63,7 @@ def test_interrupt_of_top_level_await(mode: str):
     """An await is interrupted as well."""
     cell = harness.start("import asyncio\nprint('go')\nawait asyncio.sleep(60)", mode)
     cell.read("go")
-    time.sleep(0.1)
+    cell.fall_asleep()
     cell.signal()
     assert "KeyboardInterrupt" in cell.finish().traceback
     assert "Cancelled" not in cell.traceback
@@ -84,7 +87,7 @@ def test_a_cell_may_catch_it(mode: str):
     code = "import time\ntry:\n    print('go')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"
     cell = harness.start(code, mode)
     cell.read("go")
-    time.sleep(0.1)
+    cell.fall_asleep()
     cell.signal()
     assert cell.finish().text() == "go\ncaught\n"
     assert cell.exit_code == 0
@@ -95,6 +98,7 @@ def test_interrupt_while_asking(mode: str):
     code = "try:\n    input('1')\nexcept KeyboardInterrupt:\n    print('interrupted')\nprint(input('2'))"
     cell = harness.start(code, mode)
     cell.read("input_request")
+    cell.fall_asleep()
     cell.signal()
     cell.read("interrupted")
     cell.read("input_request")
