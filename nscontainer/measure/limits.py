@@ -237,6 +237,7 @@ def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
             count_text(read.pids),
             checks and asked.pids != read.pids,
         )
+    yield from _network_rows(asked, read, checks=checks)
     for ulimit in asked.ulimits:
         text = f"{ulimit.soft}:{ulimit.hard}".replace("-1", "unlimited")
         yield LimitRow("ulimits", f"ulimit {ulimit.name}", text, None, differs=False)
@@ -250,6 +251,37 @@ def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
 
 def _worth(wanted: int | None, found: int | None) -> bool:
     return wanted is not None or (found is not None and found >= 0)
+
+
+def bit_rate_text(limit: float | None) -> str | None:
+    """Write a limit in bits a second."""
+    return None if limit is None else "no limit" if limit < 0 else units.format_bit_rate(limit)
+
+
+def delay_text(delay_s: float | None) -> str | None:
+    """Write a delay of each packet; 0 is none."""
+    return None if delay_s is None else units.format_seconds(delay_s) if delay_s else "none"
+
+
+def loss_text(share: float | None) -> str | None:
+    """Write a share of the packets that are lost."""
+    return None if share is None else f"{share * 100:.4g} %" if share else "none"
+
+
+def _network_rows(asked: Limits, read: ReadBack, *, checks: bool) -> Iterator[LimitRow]:
+    # Linux counts whole bytes a second, delays in ns and a loss in 2^-32.
+    for name, label, text, grain in (
+        ("net_rx_bps", "network in", bit_rate_text, 8.0),
+        ("net_tx_bps", "network out", bit_rate_text, 8.0),
+        ("net_delay_s", "network delay", delay_text, 1e-7),
+        ("net_loss", "network loss", loss_text, 1e-8),
+    ):
+        wanted, found = getattr(asked, name), getattr(read, name)
+        none = -1.0 if name.endswith("bps") else 0.0
+        if wanted is None and found in (None, none):
+            continue
+        same = found is not None and abs(found - (none if wanted is None else wanted)) < grain
+        yield LimitRow(name, label, text(wanted), text(found), checks and not same)
 
 
 def _cpu_rows(asked: Limits, read: ReadBack, *, checks: bool) -> Iterator[LimitRow]:

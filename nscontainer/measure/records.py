@@ -40,6 +40,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "limits_asked": (dict,),
     "limits_read_back": (dict,),
     "limit_changes": (list,),
+    "network_shaping": (dict,),
     "isolation": (dict,),
     "cgroup": (dict,),
     "parents_quota": (int, float),

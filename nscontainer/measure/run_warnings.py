@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from nscontainer import units
+from nscontainer.measure import network_warnings
 from nscontainer.measure.text import percent, plural, size, text_of
 from nscontainer.spec import PERIOD_US
 
@@ -248,6 +249,21 @@ def _network(run: RunResult) -> Iterator[RunWarning]:
         )
 
 
+def _network_limits(run: RunResult) -> Iterator[RunWarning]:
+    for held in network_warnings.held(run):
+        yield RunWarning(
+            "network-limited",
+            "info",
+            held.message,
+            {
+                "direction": held.direction,
+                "at_limit_s": held.at_limit_s,
+                "bps": held.bps,
+                "dropped": held.dropped,
+            },
+        )
+
+
 def _isolation(run: RunResult) -> Iterator[RunWarning]:
     missing = sorted(n for n, v in run.isolation.namespaces.items() if v == "unavailable")
     if missing:
@@ -274,5 +290,6 @@ RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _throttled,
     _zygote,
     _network,
+    _network_limits,
     _isolation,
 )
