@@ -20,12 +20,14 @@ from nscontainer import errors
 from nscontainer.engine import rootfs, state
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
+from nscontainer.engine.networking import Networking
 from nscontainer.engine.request import Request
 from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
 from nscontainer.linux import caps, cgroup, clone, mount, procfs
 from nscontainer.linux.syscalls import KernelError
+from nscontainer.netspec import OTHERS
 from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
 
 PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
@@ -51,6 +53,7 @@ class Birth:
     state: dict[str, Any] = field(init=False)
     cgroup: cgroup.Cgroup = field(init=False)
     root: rootfs.Root = field(init=False)
+    net: Networking = field(init=False)
     listener: socket.socket = field(init=False)
     samples_fd: int = field(init=False)
     log: SampleLog = field(init=False)
@@ -81,6 +84,8 @@ class Birth:
             self.namespaces["time"] = "unavailable"
         if not self.request.mapped:
             self.namespaces["user"] = "host"
+        if self.spec.network.startswith(OTHERS):
+            self.namespaces["net"] = self.spec.network
 
     def _halt(self, name: str) -> None:
         """Stand still at a stage until the owner has gone: a test's way to kill it there."""
@@ -97,6 +102,7 @@ class Birth:
     def run(self) -> None:
         """Make the container; it waits at the gate when this returns."""
         with self.stage("state"):
+            self.net = Networking(self.request.top, self.spec)  # first: it may not be there
             self._make_state()
         with self.stage("cgroup"):
             self._make_cgroup()
@@ -111,14 +117,19 @@ class Birth:
             if self.root.upper_shift:
                 self.state["upper_shift"] = self.root.upper_shift
             volumes = self._volumes()
-        with self.stage("clone"):
-            self._clone(volumes)
+        with self.stage("network"):
+            self.cleanup.callback(lambda: self.net.leave(alone=self._alone))
+            self.net.reserve(self.request.id)
+        with self.stage("clone"), self.net.joined() as sysfs:
+            self._clone(volumes, sysfs)
         with self.stage("id-map"):
             if self.request.mapped:
                 clone.write_id_maps(self.pid, self.request.images.id_base, rootfs.IDS)
             assert self.sync is not None
             self.sync.send(b"M")
-        with self.stage("monitor"):  # while the first process sets itself up
+        with self.stage("interface"):  # while the first process sets itself up
+            self.net.plug(self.pid)
+        with self.stage("monitor"):
             self._make_monitor_ends()
         if self.standby:
             self._await("standby")
@@ -199,6 +210,8 @@ class Birth:
     def _make_monitor_ends(self) -> None:
         """Make what only the monitor and its clients need."""
         self.state["init_pid"] = self.pid
+        if self.net.attachment is not None:
+            self.state["network"] = self.net.attachment.to_dict()
         self.state["init_start"] = procfs.start_time(self.pid)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.listener.bind(f"{self.directory}/monitor.sock")
@@ -208,7 +221,7 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
-        self.log = SampleLog(self.samples_fd, self.cgroup.reader())
+        self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.net.stats())
 
     def save(self, status: str) -> None:
         """Write the state file: who else looks for the container finds it by that."""
@@ -254,10 +267,17 @@ class Birth:
                 self.cgroup.disarm_cpu()
 
     def _remove_cgroup(self) -> None:
-        # The spawner removes the parents when it ends; without one, or about to be, the last
-        # container does.
-        alone = os.getppid() != self.request.spawner_pid or self._owner_has_ended()
-        self.cgroup.remove(parents=alone)
+        self.cgroup.remove(parents=self._alone())
+
+    def _alone(self) -> bool:
+        """Tell whether nobody comes after: then what containers share goes with this one.
+
+        The spawner removes that when it ends; without one, or about to be, the last container does.
+        """
+        if os.getppid() != self.request.spawner_pid or self._owner_has_ended():
+            return True
+        line = self.request.line  # the spawner closes its end before it looks who is left
+        return line is not None and bool(select.select([line], [], [], 0)[0])
 
     def _owner_has_ended(self) -> bool:
         pidfd = self.request.owner_pidfd
@@ -287,13 +307,14 @@ class Birth:
             trees.append((tree, entry.target))
         return trees
 
-    def _clone(self, volumes: list[tuple[int, str]]) -> None:
+    def _clone(self, volumes: list[tuple[int, str]], sysfs: int | None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         new = frozenset(name for name, kind in self.namespaces.items() if kind == "private")
         flags = 0
         for name in new - {"cgroup"}:  # that one is unshared once it has joined its cgroup
             flags |= clone.FLAGS[name]
         plan = self._init_plan(theirs, new, volumes)
+        plan.sysfs = sysfs
         self.pid, self.pidfd = clone.clone3(
             flags,
             exit_signal=signal.SIGCHLD,
@@ -307,7 +328,7 @@ class Birth:
             os.close(fd)
         self.sync = ours
         self.cleanup.callback(self._kill_and_reap)
-        for tree, _ in volumes:
+        for tree in (*(tree for tree, _ in volumes), *(() if sysfs is None else (sysfs,))):
             os.close(tree)
         for fd in {*self.request.stdio} - {0, 1, 2}:
             os.close(fd)  # the pipes end when the container's own ends close
@@ -439,6 +460,8 @@ class Birth:
         """Let go of everything but the state on disk: a kept container has ended."""
         with contextlib.suppress(OSError, errors.NsContainerError):
             self._remove_cgroup()
+        with contextlib.suppress(OSError, errors.NsContainerError):
+            self.net.leave(alone=self._alone)
         with contextlib.suppress(OSError):
             os.unlink(f"{self.directory}/monitor.sock")
         os.close(self._lock_fd)  # whoever is told that it has ended may remove it
@@ -457,6 +480,7 @@ class Birth:
             "start_mode": self.request.start_mode,
             "pooled": self.pooled,
             "cgroup": self.state["cgroup"],
+            "network": self.state.get("network"),
             "isolation": {
                 "namespaces": dict(self.namespaces),
                 "user_map": [0, self.request.images.id_base, rootfs.IDS] if mapped else None,
@@ -466,7 +490,7 @@ class Birth:
                 if program is None
                 else f"default ({len(program) // 8} instructions)",
                 "no_new_privs": True,
-                "network": "none" if self.namespaces["net"] == "private" else "host",
+                "network": self.net.mode,
                 "notes": list(self.request.images.notes),
             },
         }

@@ -68,6 +68,8 @@ class InitPlan:
     """Where the image's own mounts are."""
     volumes: list[tuple[int, str]] = field(default_factory=list)
     """Detached mounts and where they go in the container."""
+    sysfs: int | None = None
+    """A mount of the shared network namespace's sysfs."""
     runner_tree: int | None = None
     run_cell: Callable[[socket.socket], int] | None = None
     """The zygote's cell runner; None where a program is executed."""
@@ -220,7 +222,9 @@ def _detached_filesystems(plan: InitPlan) -> dict[str, int]:
         trees["/proc"] = mount.new_filesystem("proc", attrs=strict, source="proc")
     else:
         trees["/proc"] = mount.open_tree("/proc", recursive=True)
-    if "net" in plan.new_namespaces or not plan.mapped:
+    if plan.sysfs is not None:
+        trees["/sys"] = plan.sysfs
+    elif "net" in plan.new_namespaces or not plan.mapped:
         trees["/sys"] = mount.new_filesystem(
             "sysfs", attrs=strict | mount.MOUNT_ATTR_RDONLY, source="sysfs"
         )

@@ -115,7 +115,7 @@ def _joiner(birth: Birth, message: wire.Message, fds: list[int], line: socket.so
         environment.pop("NSCONTAINER_PYTHON", None)
         flags = 0
         for name in JOINED:
-            if birth.namespaces[name] == "private":
+            if birth.namespaces[name] not in ("host", "unavailable"):  # "net" may be another's
                 flags |= clone.FLAGS[name]
         keep = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*fds[:3], line.detach())]
         clone.setns(birth.pidfd, flags)

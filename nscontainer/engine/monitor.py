@@ -473,6 +473,7 @@ class Monitor:
             event["cell"] = self.session.ended(record, ended_ns)
         self.joiners.finish()
         self.log.close()
+        self.birth.net.unplug()  # while the rest is being removed
         if self.request.remove:
             self.cleanup.close()
         else:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
 from nscontainer.linux.cgroup import Reader
+from nscontainer.linux.rtnetlink import LinkStats
 from nscontainer.schema import COLUMNS, INDEX, NA, ROW_FIELDS
 
 _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]
+_NET: Final = slice(INDEX["net.rx_bytes"], INDEX["net.tx_dropped"] + 1)
+"""The columns of :class:`~nscontainer.linux.rtnetlink.LinkStats`, in its order."""
 _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
 SLOW_NS: Final = 1_000_000_000
 WHOLE_NS: Final = 100_000_000
@@ -30,11 +35,15 @@ class SampleLog:
         Where the rows go; appended, never rewritten.
     reader
         The cgroup's open files.
+    net
+        Reads the counters of the container's interface, where it has one.
     """
 
-    def __init__(self, fd: int, reader: Reader) -> None:
+    def __init__(self, fd: int, reader: Reader, net: Callable[[], LinkStats] | None = None) -> None:
         self._fd = fd
         self._reader = reader
+        self._net = net
+        self._net_row = [NA] * 4
         self._interval_ns = 0
         self.rows = 0
         self.begin_ns = 0
@@ -109,7 +118,13 @@ class SampleLog:
 
     def _read(self, *, whole: bool = True) -> None:
         begin = time.monotonic_ns()
-        self.last = self._reader.read(whole=whole)
+        row = self._reader.read(whole=whole)
+        if self._net is not None:
+            if whole:  # 6 µs: as much as half of a brisk reading
+                with contextlib.suppress(OSError):  # one with NET_ADMIN may have removed it
+                    self._net_row = list(self._net())
+            row[_NET] = self._net_row
+        self.last = row
         self.last_ns = begin
         self.last_took_ns = time.monotonic_ns() - begin
         pids = self.last[_PIDS]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from nscontainer.engine import garbage, monitor, rootfs, standby, state, wire
+from nscontainer.engine import garbage, monitor, networking, rootfs, standby, state, wire
 from nscontainer.engine.request import Request
 from nscontainer.errors import EngineError, HostError, NsContainerError
 from nscontainer.image import host
@@ -214,7 +214,10 @@ class Spawner:
             if received is not None:
                 message, fds = received
                 control = socket.socket(fileno=fds[0])
-                monitor.main(self._request(message, fds, control), made_ahead)
+                request = self._request(message, fds, control)
+                request.line = line
+                monitor.main(request, made_ahead)
+                line.close()  # at once: a thread may still wait in Linux (attach.py, unplug)
             elif made_ahead is not None:
                 made_ahead.cleanup.close()
             code = 0
@@ -300,12 +303,16 @@ class Spawner:
         )
 
     def end(self) -> None:
-        """Remove the cgroups' parent directories, if no container is left in them."""
+        """Remove what containers share and none is left in: the cgroups' parents, the bridges."""
         if self.spare is not None:  # with it goes what stands by
             self.spare.shutdown(socket.SHUT_WR)
             select.select([self.spare], [], [], END_S)
         self._drop_spare()
+        for line in self.busy:  # whoever gives back an address from now on removes the bridge
+            line.close()
         if self.trouble is None:
+            with contextlib.suppress(OSError, NsContainerError):
+                networking.release_unused(self.top)
             with contextlib.suppress(OSError, NsContainerError):
                 cgroup.remove_parents(self.layout)
 

@@ -13,8 +13,10 @@ STAGES: Final = (
     "state",
     "cgroup",
     "rootfs",
+    "network",
     "clone",
     "id-map",
+    "interface",
     "monitor",
     "join",
     "identity",
@@ -29,7 +31,7 @@ STAGES: Final = (
     "release",
 )
 """In order. ``state`` to ``monitor``, ``gate`` and ``release`` are the monitor's, the others init's,
-which go on at the same time as ``monitor`` and ``gate``."""
+which go on at the same time as ``interface``, ``monitor`` and ``gate``."""
 
 
 class Stages:

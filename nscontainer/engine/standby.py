@@ -11,10 +11,12 @@ from typing import Any, Final
 from nscontainer.engine import wire
 from nscontainer.engine.birth import Birth
 from nscontainer.engine.request import Request
+from nscontainer.network.records import DEFAULT
 from nscontainer.spec import ContainerSpec
 
 _OF_A_KIND: Final = (
     "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "cold",
+    "network", "add_hosts", "dns",
 )  # fmt: skip
 """What must be the same in a spec for one container to stand by for another."""
 
@@ -23,10 +25,13 @@ def kind(message: wire.Message) -> tuple[object, ...] | None:
     """Say what a container standing by must have in common with the one asked for.
 
     None where none can stand in: volumes, and the host's name servers, are looked up when asked
-    for, what is kept is synced to the disk, and a test that halts at a stage wants to see every one.
+    for, an address or a port may be somebody else's until then, what is kept is synced to the disk,
+    and a test that halts at a stage wants to see every one. On a network that somebody made it would
+    hold off that one's removal.
     """
     spec = message["spec"]
-    looked_up = spec["mounts"] or "net" in spec["host_namespaces"]
+    own_network = spec["network"] not in ("none", DEFAULT) or spec["ip"] or spec["publish"]
+    looked_up = spec["mounts"] or own_network
     if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
         return None
     own = message["image"] and (message["image"]["image_id"], message["image"]["name"])

@@ -1,21 +1,19 @@
 """rtnetlink: links, addresses, routes and counters of a network namespace (rtnetlink(7)).
 
 Synchronous and small: a request, its acknowledgement. A socket belongs for good to the network
-namespace that its maker was in: :func:`inside` opens one in another. Names are those of
+namespace that its maker was in: make one in another by :func:`nscontainer.linux.net.within`. Names are those of
 linux/rtnetlink.h and linux/if_link.h.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
-from nscontainer.linux import clone
 from nscontainer.linux.syscalls import kernel_error
 
 SOL_NETLINK: Final = 270
@@ -113,8 +111,7 @@ class Link:
     up: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LinkStats:
+class LinkStats(NamedTuple):
     """An interface's counters, as its own namespace sees them."""
 
     rx_bytes: int
@@ -324,25 +321,6 @@ class RtNetlink:
         )
         flags = NLM_F_CREATE | NLM_F_EXCL
         self.request("RTM_NEWROUTE", RTM_NEWROUTE, body, flags, f"default via {gateway}")
-
-
-def inside(netns_fd: int) -> RtNetlink:
-    """Open a socket in another network namespace; the calling process must have no other thread.
-
-    Raises
-    ------
-    KernelError
-        setns(2) refused.
-    """
-    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        clone.setns(netns_fd, clone.CLONE_NEWNET)
-        try:
-            return RtNetlink()
-        finally:
-            clone.setns(own, clone.CLONE_NEWNET)
-    finally:
-        os.close(own)
 
 
 def _raise_if_error(op: str, about: str, body: bytes, flags: int) -> None:

@@ -58,6 +58,8 @@ class Isolation:
             names = [name for name, value in self.namespaces.items() if value == state]
             if names:
                 rows.append((f"namespaces {title}", ", ".join(names)))
+        joined = [value for value in self.namespaces.values() if value.startswith("container:")]
+        rows += [("network namespace", f"that of {one}") for one in joined]
         if self.user_map is not None:
             rows.append(
                 (
