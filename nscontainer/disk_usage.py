@@ -7,7 +7,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from nscontainer.engine import state
+from nscontainer.engine import state, storage
+from nscontainer.errors import HostError, StateError
 
 if TYPE_CHECKING:
     from nscontainer.image.records import Image
@@ -94,7 +95,7 @@ def _containers() -> dict[str, Any]:
     count = in_use = size = free = 0
     for container_id in state.ids(top):
         directory = f"{top}/{state.CONTAINERS}/{container_id}"
-        written = sum(disk_bytes(path) for path in uppers(directory))
+        written = _written(directory)
         count += 1
         size += written
         if state.is_owned(directory):
@@ -102,6 +103,14 @@ def _containers() -> dict[str, Any]:
         else:
             free += written
     return _row("containers", count, in_use, size, free)
+
+
+def _written(directory: str) -> int:
+    """Give what a container takes: its files, or those of its filesystem and what was removed of it."""
+    taken = storage.disk_bytes(directory)
+    with contextlib.suppress(StateError, HostError), storage.opened(directory) as place:
+        return max(taken, sum(disk_bytes(path) for path in uppers(place)))
+    return taken
 
 
 def uppers(directory: str) -> list[str]:

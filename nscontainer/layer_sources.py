@@ -38,8 +38,9 @@ def stack_of(reference: str) -> Stack:
             raise facts.neither(reference, no_image) from None
         with store.holding():
             return unite(reference, _of_image(image, store))
-    with store.holding():
-        return unite(container.name, _of_container(container, store))
+    with contextlib.ExitStack() as open_layers:
+        open_layers.enter_context(store.holding())
+        return unite(container.name, _of_container(container, store, open_layers))
 
 
 def _of_image(image: Image, store: Store) -> list[Source]:
@@ -101,7 +102,9 @@ def _host(facts: state.State | None = None) -> Source:
     )
 
 
-def _of_container(container: Container, store: Store) -> list[Source]:
+def _of_container(
+    container: Container, store: Store, open_layers: contextlib.ExitStack
+) -> list[Source]:
     """Give a container's: its image's, the init layer, the read-write layer.
 
     The init layer lies on the host's files and below what was committed on them; on an image of the
@@ -114,20 +117,21 @@ def _of_container(container: Container, store: Store) -> list[Source]:
         diff_ids = [str(one) for one in facts.get("diff_ids") or ()]
         stored = _stored(diff_ids, _names(facts, len(diff_ids), store), store, base=not on_host)
     below = [_host(facts), _INIT, *stored] if on_host else [*stored, _INIT]
-    return [*below, _written(facts, container.directory, store)]
+    return [*below, _written(facts, container.directory, store, open_layers)]
 
 
-def _written(facts: state.State, directory: str, store: Store) -> Source:
-    """Give the read-write layer, without what the engine made in it."""
+def _written(
+    facts: state.State, directory: str, store: Store, open_layers: contextlib.ExitStack
+) -> Source:
+    """Give the read-write layer, without what the engine made in it; open until the stack is closed."""
     from nscontainer.image.written import layers_of
 
     parts: list[tuple[str, str]] = []
     skip: set[str] = set()
-    with layers_of(facts, directory, store.root) as views:
-        for view in views:
-            lead = view.prefix.rstrip("/")
-            parts.append((lead, view.top))
-            skip |= {f"{lead}/{path}" for path in view.skip}
+    for view in open_layers.enter_context(layers_of(facts, directory, store.root)):
+        lead = view.prefix.rstrip("/")
+        parts.append((lead, view.top))
+        skip |= {f"{lead}/{path}" for path in view.skip}
     return Source("read-write layer", "rw", tuple(parts), skip=frozenset(skip))
 
 

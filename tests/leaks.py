@@ -26,6 +26,7 @@ def look() -> Found:
         "mount": sorted(mounts()),
         "file": sorted(files()),
         "interface": sorted(os.listdir("/sys/class/net")),
+        "loop device": sorted(loops()),
     }
 
 
@@ -56,6 +57,17 @@ def mounts() -> Iterator[str]:
     """Mount points of this mount namespace."""
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         yield line.split()[4]
+
+
+def loops() -> Iterator[str]:
+    """Loop devices that have a file, with the file; any of a state directory may be ours."""
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            file = entry.read_text(encoding="utf-8").strip()
+        except OSError:  # it has just been taken back
+            continue
+        if "/containers/" in file or "/standby/" in file:
+            yield f"{entry.parts[3]} {file}"
 
 
 def files() -> Iterator[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nscontainer import errors
-from nscontainer.engine import rootfs, state
+from nscontainer.engine import rootfs, state, storage
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
 from nscontainer.engine.networking import Networking
@@ -54,6 +54,8 @@ class Birth:
     cgroup: cgroup.Cgroup = field(init=False)
     root: rootfs.Root = field(init=False)
     net: Networking = field(init=False)
+    storage: storage.Storage | None = field(init=False, default=None)
+    """The read-write layer's own filesystem, where it has one."""
     listener: socket.socket = field(init=False)
     samples_fd: int = field(init=False)
     log: SampleLog = field(init=False)
@@ -107,12 +109,14 @@ class Birth:
         with self.stage("cgroup"):
             self._make_cgroup()
         with self.stage("rootfs"):
+            self._make_storage()
             self.root = rootfs.assemble(
                 self.request.images,
                 self.request.lowers,
                 self.directory,
                 mapped=self.request.mapped,
                 volatile=self.request.remove,
+                own=None if self.storage is None else self.storage.mount_fd,
             )
             if self.root.upper_shift:
                 self.state["upper_shift"] = self.root.upper_shift
@@ -237,6 +241,16 @@ class Birth:
         base = self.request.images.id_base if self.request.mapped else 0
         os.fchown(log, base, base)  # so that the container can open /dev/stdout again
         self.request.stdio = (self.request.stdio[0], log, log)
+
+    def _make_storage(self) -> None:
+        if not storage.needed(self.spec.limits.to_dict()):
+            return
+        made = storage.make(
+            self.directory, self.spec.limits.storage_bytes, cache=f"{self.request.top}/cache"
+        )
+        self.storage = made
+        self.cleanup.callback(made.drop)
+        self.state["storage"] = made.to_dict()
 
     def _make_cgroup(self) -> None:
         self.cgroup = cgroup.create(
@@ -449,6 +463,17 @@ class Birth:
             if pid:
                 self.wait_status = status
         return self.wait_status is not None
+
+    def read_back(self) -> dict[str, Any]:
+        """Give the limits as Linux has them."""
+        limits = self.cgroup.read_back()
+        if self.storage is not None and self.storage.size_bytes is not None:
+            limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
+        return limits
+
+    def measured_storage(self) -> dict[str, Any] | None:
+        """Say how full the read-write layer's own filesystem is; None where it has none."""
+        return None if self.storage is None else self.storage.measured()
 
     def _kill_and_reap(self) -> None:
         if self.wait_status is None:

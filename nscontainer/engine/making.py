@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nscontainer import errors
-from nscontainer.engine import spawner_client, state, wire
+from nscontainer.engine import spawner_client, state, storage, wire
 from nscontainer.errors import EngineError, NsContainerError, SetupError
 from nscontainer.image import host, running
 from nscontainer.spec import ContainerSpec, check_id
@@ -159,6 +159,7 @@ def make(spec: ContainerSpec, **options: Any) -> Made:
     options
         name, detach, remove, stdin, start: as Container.create's.
     """
+    storage.check(spec.limits.to_dict())
     with running.resolved(spec) as (whole, image):
         try:
             return _make(whole, image, **options)

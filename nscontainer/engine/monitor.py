@@ -345,7 +345,7 @@ class Monitor:
             if (value := getattr(change, name)) not in (None, ())
         }
         self.asked = replace(self.asked, **fields)
-        read_back = self.cgroup.read_back()
+        read_back = self.birth.read_back()
         if self.status in ("running", "paused"):
             elapsed = time.monotonic_ns() - self.log.begin_ns
             self.changes.append({"elapsed_ns": elapsed, "asked": fields, "read_back": read_back})
@@ -418,7 +418,7 @@ class Monitor:
         return {"fds": (self.birth.samples_fd,)}
 
     def _op_status(self, _: wire.Message) -> wire.Message:
-        return {"status": self.status, "read_back": self.cgroup.read_back()}
+        return {"status": self.status, "read_back": self.birth.read_back()}
 
     def _op_rename(self, message: wire.Message) -> wire.Message:
         self.request.name = check_id(str(message["name"]))
@@ -454,7 +454,7 @@ class Monitor:
         self.killed_by = self.killed_by or by
         self.kill_at_ns = self.deadline_ns = self.cpu_limit_ns = None
         with contextlib.suppress(OSError, NsContainerError):
-            self.read_back = self.read_back or self.cgroup.read_back()
+            self.read_back = self.read_back or self.birth.read_back()
             self.cgroup.disarm_cpu()  # a throttled process dies only when it may run
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.birth.pidfd, signal.SIGKILL)
@@ -489,7 +489,7 @@ class Monitor:
     def _record(self, ended_ns: int) -> dict[str, Any]:
         if "pid" in self.spec.host_namespaces and self.cgroup.populated():
             self.cgroup.kill()  # without a pid namespace its children outlive the first process
-        read_back = self.read_back or self.cgroup.read_back()
+        read_back = self.read_back or self.birth.read_back()
         final = self.log.end(ended_ns)
         code = os.waitstatus_to_exitcode(self.birth.wait_status or 0)
         number = -code if code < 0 else None
@@ -515,6 +515,7 @@ class Monitor:
             "limits_asked": self.spec.limits.to_dict(),
             "limits_read_back": read_back,
             "limit_changes": self.changes,
+            "storage": self.birth.measured_storage(),
             "steal_ns": procfs.steal_ns() - self.steal_at_release,
             "host_cpus": os.cpu_count() or 1,
             "stages": self.birth.stage.times,

@@ -321,19 +321,31 @@ def make_upper(data_dir: str, lowers: tuple[Lower, ...]) -> None:
 
 
 def assemble(
-    images: Images, lowers: tuple[Lower, ...], data_dir: str, *, mapped: bool, volatile: bool
+    images: Images,
+    lowers: tuple[Lower, ...],
+    data_dir: str,
+    *,
+    mapped: bool,
+    volatile: bool,
+    own: int | None = None,
 ) -> Root:
     """Unite the layers at ``scratch/root``; the caller is in its own mount namespace.
 
     Parameters
     ----------
+    data_dir
+        Where the read-write layer is made, but for one with a filesystem of its own.
     volatile
         Let overlayfs skip syncing the read-write layer: right where it is thrown away anyway.
+    own
+        A detached mount of that filesystem, which is attached and closed.
     """
-    make_upper(data_dir, lowers)
+    fd = mount.open_tree(data_dir) if own is None else own
     rw = f"{images.scratch}/rw"
-    fd = mount.open_tree(data_dir)
     try:
+        if own is not None:
+            data_dir = f"/proc/self/fd/{own}"
+        make_upper(data_dir, lowers)
         shifted = mapped
         if mapped:
             try:

@@ -288,7 +288,7 @@ class SessionHost:
             raise StateError(message)
         log = self._monitor.log
         final = list(log.mark(slow=True))
-        record = self._record(final, log.last_ns, self._monitor.cgroup.read_back())
+        record = self._record(final, log.last_ns, self._monitor.birth.read_back())
         if self._door is not None:
             self._read_door()
         self._busy = False
@@ -344,6 +344,7 @@ class SessionHost:
             "host_cpus": os.cpu_count() or 1,
             "missed_samples": log.missed - cell.missed,
             "parents_quota": monitor.parents_quota,
+            "storage": monitor.birth.measured_storage(),
             "sample_s": monitor.spec.sample_s,
         }
         return {"record": record, "rows": [cell.first_row, log.rows], "offset_ns": offset}

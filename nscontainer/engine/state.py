@@ -225,7 +225,7 @@ def _remove_untouched(directory: str) -> bool:
                 for part in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.rmdir(f"{directory}/{name}{part}")
-        for name in ("state.json", "monitor.sock"):
+        for name in ("state.json", "monitor.sock", "storage"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{name}")
         os.rmdir(directory)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nscontainer.engine import storage
 from nscontainer.engine.initlayer import MARKER
 from nscontainer.errors import StateError
 from nscontainer.image.below import DiskLayer, HostLayer, Layer, Stack, view_of
@@ -59,8 +60,9 @@ def layers_of(facts: Mapping[str, Any], directory: str, store: str) -> Iterator[
         raise StateError(message, hint="copy the files out with cp")
     with contextlib.ExitStack() as stack:
         found = []
+        place = stack.enter_context(storage.opened(directory))
         for number, view in enumerate(facts["views"]):
-            top = f"{directory}/upper{number}"
+            top = f"{place}/upper{number}"
             below = Stack(_below(facts, view, store, stack))
             skip = _skipped(facts, top, str(view["path"]), below)
             found.append(

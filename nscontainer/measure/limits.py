@@ -15,6 +15,9 @@ from nscontainer.measure.text import size
 PAGE_BYTES: Final = 65_536
 """Linux rounds a memory limit down to whole pages; no machine's are larger than this."""
 
+STORAGE_SHARE: Final = 0.02
+"""A filesystem has some blocks for its own trees: so near to what was asked for is the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBack:
@@ -238,6 +241,8 @@ def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
             checks and asked.pids != read.pids,
         )
     yield from _network_rows(asked, read, checks=checks)
+    if asked.storage_bytes is not None:
+        yield _storage_row(asked.storage_bytes, read.storage_bytes, checks=checks)
     for ulimit in asked.ulimits:
         text = f"{ulimit.soft}:{ulimit.hard}".replace("-1", "unlimited")
         yield LimitRow("ulimits", f"ulimit {ulimit.name}", text, None, differs=False)
@@ -247,6 +252,12 @@ def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
     ):
         if seconds is not None:
             yield LimitRow(name, label, units.format_seconds(seconds), None, differs=False)
+
+
+def _storage_row(wanted: int, found: int | None, *, checks: bool) -> LimitRow:
+    same = found is not None and abs(found / wanted - 1) < STORAGE_SHARE
+    text = size_text(wanted if same else found)
+    return LimitRow("storage_bytes", "storage", size_text(wanted), text, checks and not same)
 
 
 def _worth(wanted: int | None, found: int | None) -> bool:

@@ -44,6 +44,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "isolation": (dict,),
     "cgroup": (dict,),
     "parents_quota": (int, float),
+    "storage": (dict,),
     "steal_ns": (int,),
     "host_cpus": (int,),
     "stages": (list,),

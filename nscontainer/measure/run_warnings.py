@@ -26,6 +26,9 @@ FEWEST_PERIODS: Final = 20
 """A spinner may overrun a tick per CPU and period and pays it back: see over how many."""
 OVERRUN: Final = 1.01
 MISSED_SHARE: Final = 0.05
+STORAGE_FULL_SHARE: Final = 0.002
+STORAGE_FULL_BYTES: Final = 1 << 16
+"""With no more than this left, or this part of it, a layer is full: a file of any size doesn't go in."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,33 @@ def _network_limits(run: RunResult) -> Iterator[RunWarning]:
         )
 
 
+def _storage(run: RunResult) -> Iterator[RunWarning]:
+    """Say that the read-write layer was full, or its size more than the disk had."""
+    facts = run.record.get("storage")
+    if not facts or facts["size_bytes"] is None:
+        return
+    limit, free, host_free = facts["size_bytes"], facts["free_bytes"], facts["host_free_bytes"]
+    figures = {"limit_bytes": limit, "used_bytes": facts["used_bytes"], "free_bytes": free}
+    full = max(STORAGE_FULL_BYTES, limit * STORAGE_FULL_SHARE)
+    if free <= full or facts["free_files"] == 0:
+        what = "" if facts["free_files"] else " of files"
+        yield RunWarning(
+            "storage-full",
+            "warning",
+            f"its storage limit of {size(limit)} was full{what}: what did not fit failed with ENOSPC; "
+            "try more --storage",
+            figures,
+        )
+    if limit > host_free:
+        yield RunWarning(
+            "storage-beyond-disk",
+            "warning",
+            f"storage {size(limit)} was asked for, but the disk beneath had {size(host_free)} free: "
+            "it may have been full before; free some, or ask for less",
+            figures | {"host_free_bytes": host_free},
+        )
+
+
 def _isolation(run: RunResult) -> Iterator[RunWarning]:
     missing = sorted(n for n, v in run.isolation.namespaces.items() if v == "unavailable")
     if missing:
@@ -291,5 +321,6 @@ RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _zygote,
     _network,
     _network_limits,
+    _storage,
     _isolation,
 )
