@@ -1,7 +1,7 @@
 """nscontainer: run a notebook cell inside a real Linux container and plot what the kernel accounted.
 
 ``%load_ext nscontainer`` brings ``%%container`` and ``%container``; :func:`run`, :func:`run_cell` and
-:class:`Container` are the same from Python; :func:`load` opens a saved result. Importing this is
+:class:`Container` are the same from Python; :func:`together` starts several at one instant; :func:`load` opens a saved result. Importing this is
 cheap and works on every platform: what needs Linux, pandas or matplotlib is loaded when it is used.
 """
 
@@ -18,10 +18,14 @@ _HOME = {
     "NsContainerError": "nscontainer.errors",
     "RunResult": "nscontainer.measure.result",
     "Session": "nscontainer.sessions",
+    "Together": "nscontainer.several",
+    "cell": "nscontainer.several",
+    "command": "nscontainer.several",
     "load": "nscontainer.measure.result",
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
     "session": "nscontainer.sessions",
+    "together": "nscontainer.several",
 }
 
 __all__ = [
@@ -30,12 +34,16 @@ __all__ = [
     "NsContainerError",
     "RunResult",
     "Session",
+    "Together",
     "__version__",
+    "cell",
+    "command",
     "load",
     "load_ipython_extension",
     "run",
     "run_cell",
     "session",
+    "together",
     "unload_ipython_extension",
 ]
 
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
     from nscontainer.errors import NsContainerError
     from nscontainer.measure.result import RunResult, load
     from nscontainer.sessions import Session, session
+    from nscontainer.several import Together, cell, command, together
     from nscontainer.spec import ContainerSpec
 
 

@@ -130,7 +130,7 @@ def run(
     """
     container_type = engine()
     what = spec.build(command, **options)
-    with _stdin(input) as stdin, explained():
+    with as_stdin(input) as stdin, explained():
         container = container_type.create(
             what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
@@ -138,7 +138,7 @@ def run(
         return container
     if on_start is not None:
         on_start(container)
-    result = _driven(container, Listener(on_stdout, on_stderr, whole=True), on_tick)
+    result = driven(container, Listener(on_stdout, on_stderr, whole=True), on_tick)
     return judged(result, None, check=check, on_interrupt=on_interrupt)
 
 
@@ -221,7 +221,7 @@ def run_cell(
         if on_start is not None:
             on_start(container)
         listener = Listener(on_stdout, on_stderr, transfer.watch(on_message))
-        result = _driven(container, listener, on_tick, code)
+        result = driven(container, listener, on_tick, code)
         return judged(result, transfer, check=check, on_interrupt=on_interrupt)
 
 
@@ -272,7 +272,7 @@ def working_directory() -> str:
 
 
 @contextlib.contextmanager
-def _stdin(data: bytes | None) -> Iterator[int | None]:
+def as_stdin(data: bytes | None) -> Iterator[int | None]:
     """Give bytes as a file to read from: however long, nobody has to write while it is read."""
     if data is None:
         yield None
@@ -361,12 +361,13 @@ class Listener:
         )
 
 
-def _driven(
+def driven(
     container: Container,
     listener: Listener,
     on_tick: Callable[[Container], None] | None,
     code: str | None = None,
 ) -> RunResult:
+    """Relay a container's output to a listener until it has ended; give its result."""
     record = container.drive(
         on_stdout=listener.stdout,
         on_stderr=listener.stderr,

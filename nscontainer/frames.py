@@ -72,6 +72,19 @@ def usage(record: Mapping[str, Any], samples: bytes) -> pd.DataFrame:
     return frame
 
 
+def together(runs: Mapping[str, tuple[float, pd.DataFrame]]) -> pd.DataFrame:
+    """Put usage frames under one another, each later by its offset in s, named in ``container``."""
+    frames = []
+    for name, (offset_s, frame) in runs.items():
+        moved = frame.set_axis(frame.index + offset_s)
+        moved.insert(0, "container", name)
+        moved.attrs = {}  # pandas compares them, slowly, before it drops them
+        frames.append(moved)
+    whole = pd.concat(frames).rename_axis(INDEX_NAME)
+    whole.attrs["units"] = dict(UNITS)
+    return whole
+
+
 def _column(column: schema.Column, stored: Figures) -> Figures:
     if column.kind == "counter":
         if stored[0] == schema.NA:

@@ -24,7 +24,7 @@ _SEND_S: Final = 10.0  # the runner is idle, and reads at once
 _LOOK_S: Final = 0.1
 
 _CELLS_OWN: Final = (
-    "start_mode", "released_unix", "wall_ns", "baseline", "final", "steal_ns", "missed_samples",
+    "start_mode", "released_unix", "released_ns", "wall_ns", "baseline", "final", "steal_ns", "missed_samples",
     "limits_asked", "limit_changes",
 )  # fmt: skip
 """What of a cell's record holds where its container has ended with it; how, the container's says."""

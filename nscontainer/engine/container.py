@@ -151,12 +151,19 @@ class Container:
 
     # --- the one that made it ----------------------------------------------------------------
 
-    def start(self) -> None:
-        """Let the user's code go: the limits are armed, the clock starts."""
+    def start(self, at_ns: int = 0) -> None:
+        """Let the user's code go: the limits are armed, the clock starts.
+
+        Parameters
+        ----------
+        at_ns
+            When, less than a second ahead: an instant of :func:`time.monotonic_ns`, so that several
+            containers begin together. At once where none is given.
+        """
         if self._made is None:
-            self._call("start")
+            self._call("start", at_ns=at_ns)
         else:
-            self._made.start()
+            self._made.start(at_ns)
 
     def drive(
         self,
@@ -184,7 +191,7 @@ class Container:
         tick = None if on_tick is None else (lambda: on_tick(self))
         sinks = pump.Sinks(on_stdout, on_stderr, on_message, tick, tick_s)
         try:
-            record = pump.drive(self._made, sinks, self._interrupted)
+            record = pump.drive(self._made, sinks, self.press)
         except BaseException:  # a sink's own, perhaps: with nobody to relay, it ends
             self._made.close()
             raise
@@ -192,7 +199,8 @@ class Container:
         self._made.close()
         return record
 
-    def _interrupted(self, times: int) -> None:
+    def press(self, times: int) -> None:
+        """Do what the first (1) and the second (2) Ctrl-C do: SIGINT into the container, then kill it."""
         # OSError: the monitor doesn't answer. A third interrupt then gets the caller out of here.
         with contextlib.suppress(errors.NsContainerError, OSError):
             how: dict[str, Any] = {"signal": int(signal.SIGINT), "group": True}
@@ -211,7 +219,7 @@ class Container:
         if not self.spec.session:
             message = f"container {self.name!r} is no session"
             raise StateError(message, hint="create makes sessions; exec runs commands in any")
-        return Attached(self.name, self._connect(), self._interrupted)
+        return Attached(self.name, self._connect(), self.press)
 
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message to the cell's runner, and file descriptors with it."""

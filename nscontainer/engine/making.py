@@ -50,9 +50,9 @@ class Made:
         )
         self._samples: bytes | None = None
 
-    def start(self) -> None:
-        """Open the gate."""
-        wire.send(self.control.sock, {"op": "start", "seq": 0})
+    def start(self, at_ns: int = 0) -> None:
+        """Open the gate: at once, or at an instant of CLOCK_MONOTONIC."""
+        wire.send(self.control.sock, {"op": "start", "seq": 0, "at_ns": at_ns})
         received = self.control.get()
         if received is None:
             message = "the monitor went away before the start"

@@ -33,6 +33,8 @@ _USAGE = INDEX["cpuacct.usage"]
 _OOM_KILL = INDEX["memory.oom_kill"]
 _PIDS, _PIDS_PEAK = INDEX["pids.current"], INDEX["pids.peak"]
 _NEVER = 1 << 63
+MOST_AHEAD_S = 1.0
+"""How long a start may be put off: a monitor that waits hears nothing."""
 INTERRUPT_GRACE_S = 0.1
 """How long a first process without a handler has to end after a signal before it is killed."""
 
@@ -297,20 +299,23 @@ class Monitor:
         reply: wire.Message = handler(message)
         return reply
 
-    def _op_start(self, _: wire.Message) -> wire.Message:
+    def _op_start(self, message: wire.Message) -> wire.Message:
         if self.status != "created":
-            message = f"the container is {self.status}: it can't be started"
-            raise StateError(message, hint="a container starts once")
-        self._start()
+            message_ = f"the container is {self.status}: it can't be started"
+            raise StateError(message_, hint="a container starts once")
+        self._start(int(message.get("at_ns", 0)))
         self._save_state()
         return {"event": "started"}
 
-    def _start(self) -> None:
+    def _start(self, at_ns: int = 0) -> None:
         with self.birth.stage("release"):
-            self._release()
+            self._release(at_ns)
 
-    def _release(self) -> None:
-        """Arm the limits, take the baseline, open the gate: in this order, with nothing between."""
+    def _release(self, at_ns: int) -> None:
+        """Arm the limits, take the baseline, open the gate: in this order, with nothing between.
+
+        Where others are to begin at the same instant, ``at_ns`` of CLOCK_MONOTONIC, it is waited for.
+        """
         limits = self.asked
         if limits.cpus is not None and limits.cpu_period_us is None:
             limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
@@ -318,6 +323,8 @@ class Monitor:
         self.cgroup.arm(limits)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
+        if at_ns:
+            time.sleep(min(MOST_AHEAD_S, max(0, at_ns - time.monotonic_ns()) / 1e9))
         self.released_unix = time.time()
         self.baseline = self.log.begin(self.spec.sample_s)
         assert self.birth.sync is not None
@@ -502,6 +509,8 @@ class Monitor:
             **self.birth.describe(),
             "created_unix": self.birth.state["created_unix"],
             "released_unix": self.released_unix,
+            "released_ns": self.log.begin_ns,
+            "boot_id": procfs.boot_id(),
             "exit_code": code if number is None else 128 + number,
             "signal": number,
             "exec_error": (self.exec_error or {}).get("exec_error"),

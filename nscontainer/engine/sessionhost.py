@@ -330,6 +330,8 @@ class SessionHost:
             "start_mode": "session",
             "created_unix": monitor.birth.state["created_unix"],
             "released_unix": cell.begin_unix,
+            "released_ns": cell.begin_ns,
+            "boot_id": procfs.boot_id(),
             "exit_code": 0,
             "wall_ns": end_ns - cell.begin_ns,
             "baseline": cell.baseline,

@@ -50,6 +50,12 @@ def _unescape(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
 
 
+def boot_id() -> str:
+    """Give the id of this boot: a time of CLOCK_MONOTONIC means something within one only (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
 def status(pid: int) -> dict[str, str]:
     """Read /proc/PID/status as a mapping; empty where the process is gone."""
     try:

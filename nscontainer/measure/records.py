@@ -28,6 +28,8 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "pooled": (bool,),
     "created_unix": (int, float),
     "released_unix": (int, float),
+    "released_ns": (int,),
+    "boot_id": (str,),
     "signal": (int,),
     "exec_error": (str,),
     "oom_killed": (bool,),

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,22 @@ class RunResult:
     def describe_exit(self) -> str:
         """Say in one line how it ended: ``ok``, ``exit code 3``, ``killed: timeout of 2 s``."""
         return exits.describe(self.record, self.limits, self.totals)
+
+    # --- when ---
+
+    @property
+    def started(self) -> datetime | None:
+        """When its code was let go, in UTC."""
+        unix = self.record["released_unix"]
+        return None if unix is None else datetime.fromtimestamp(unix, UTC)
+
+    @property
+    def started_ns(self) -> int | None:
+        """The same by CLOCK_MONOTONIC, exactly where ``elapsed_s`` is 0: for :class:`~nscontainer.Together`.
+
+        None in a file of an older version.
+        """
+        return self.record["released_ns"]  # type: ignore[no-any-return]
 
     # --- what it used ---
 

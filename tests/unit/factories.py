@@ -44,6 +44,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "start_mode": "exec",
         "created_unix": 1_750_000_000.0,
         "released_unix": 1_750_000_000.01,
+        "released_ns": 5_000_000_000_000,
+        "boot_id": "7d3bb1d8-4d3f-4c1c-9a9e-0f3a2c1b4e5d",
         "exit_code": 0,
         "signal": None,
         "exec_error": None,
