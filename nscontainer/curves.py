@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nscontainer.measure import rates
 from nscontainer.measure.rates import Stretch
+from nscontainer.schema import MOST_ROWS, WHOLE_NS
 
 Array = npt.NDArray[np.float64]
 MOST_POINTS = 1_500
@@ -43,11 +44,55 @@ def smooth_rate(
     if window >= end:
         mean = (counter[-1] - counter[0]) / end if end > 0 else 0.0
         return np.array([0.0, end]), np.array([mean, mean]), end
+    return *_windows(times_s, counter, window), window
+
+
+def _windows(times_s: Array, counter: Array, window_s: float) -> tuple[Array, Array]:
+    begin, end = float(times_s[0]), float(times_s[-1])
     points = min(MOST_POINTS, max(2, len(times_s)))
-    middle = np.linspace(window / 2, end - window / 2, points)
-    upper = np.interp(middle + window / 2, times_s, counter)
-    lower = np.interp(middle - window / 2, times_s, counter)
-    return middle, (upper - lower) / window, window
+    middle = np.linspace(begin + window_s / 2, end - window_s / 2, points)
+    upper = np.interp(middle + window_s / 2, times_s, counter)
+    lower = np.interp(middle - window_s / 2, times_s, counter)
+    return middle, (upper - lower) / window_s
+
+
+def fresh(frame: Any, sample_s: float) -> npt.NDArray[np.bool_]:
+    """Tell which rows of a usage frame are whole readings (:data:`nscontainer.schema.WHOLE_NS`).
+
+    In the others the slow figures stand as they were, and a rate reckoned from them is a saw. They come
+    in a fixed beat, and where it lies is told by the rows in which something slow has changed.
+    """
+    slow = [name for name in frame.columns if name.startswith(("blkio.", "net.", "psi."))]
+    slow += ["memory.anon", "memory.file"]
+    changed = (np.diff(np.nan_to_num(frame[slow].to_numpy(float)), axis=0) != 0).any(axis=1)
+    there = np.zeros(len(frame), dtype=bool)
+    there[[0, -1]] = True
+    beat_ns = max(1, round(sample_s * 1e9))
+    for begin in range(1, len(frame) - 1, MOST_ROWS):
+        end = min(begin + MOST_ROWS, len(frame) - 1)
+        every = max(1, WHOLE_NS // beat_ns)
+        news = begin + np.flatnonzero(changed[begin - 1 : end - 1])
+        beat = int(np.bincount(news % every).argmax()) if len(news) else 0
+        there[begin + (beat - begin) % every : end : every] = True
+        there[news] = True
+        beat_ns *= 2
+    return there
+
+
+def slow_rate(times_s: Array, counter: Array, window_s: float) -> tuple[Array, Array]:
+    """Give how fast a counter grew, over windows of ``window_s``, or a tenth of a short run.
+
+    Returns
+    -------
+    tuple
+        The middle of each window (s), growth a second.
+    """
+    span = float(times_s[-1] - times_s[0])
+    window = min(window_s, max(WHOLE_NS / 1e9, span / 10))
+    if window >= span:
+        mean = (counter[-1] - counter[0]) / span if span > 0 else 0.0
+        return times_s[[0, -1]], np.array([mean, mean])
+    return _windows(times_s, counter, window)
 
 
 def unlumped(times_s: Array, counter: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Pictures of a run: CPU use against its quota, throttling, memory.
+"""Pictures of a run: CPU use against its quota, throttling, memory; by :mod:`.rate_plot`, disk and network.
 
 A picture must speak for itself: what ran, under which limits, how it ended, in colours that
 colour-blind people tell apart (Okabe and Ito's) and in line styles that survive a black and white
@@ -8,35 +8,28 @@ printer.
 from __future__ import annotations
 
 import io
-import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nscontainer import curves, units
+from nscontainer import curves, drawing, rate_plot, units
 from nscontainer.errors import SpecError
 from nscontainer.measure import headline, rates
 from nscontainer.measure.rates import Stretch
 from nscontainer.measure.text import size
-from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE, VERMILLION
+from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from nscontainer.measure.result import RunResult
 
-_RATIOS: Final = {"cpu": 3.0, "throttling": 1.3, "memory": 2.0}
-_SMALL: Final = "small"
-_LEGEND: Final[dict[str, Any]] = {
-    "ncols": 4,
-    "fontsize": _SMALL,
-    "frameon": False,
-    "borderaxespad": 0.1,
-    "handlelength": 2.4,
-    "columnspacing": 1.4,
-}
+_USUAL: Final = ("cpu", "throttling", "memory")
+_RATIOS: Final = {
+    "cpu": 3.0, "throttling": 1.3, "memory": 2.0, "io": 2.0, "iops": 1.6, "net": 2.0, "psi": 2.0,
+}  # fmt: skip
 
 
 def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
@@ -47,24 +40,35 @@ def plot(run: RunResult, kind: str = "overview", ax: Any = None) -> Any:
     SpecError
         ``kind`` is unknown, or ``ax`` has another number of Axes than it needs.
     """
-    panels = _panels()
-    kinds = list(panels) if kind == "overview" else [kind]
-    if not set(kinds) <= set(panels):
-        message = f"plot kind {kind!r} is not known"
-        raise SpecError(message, hint=f"overview, {', '.join(panels)}")
-    axes = _new_axes(kinds) if ax is None else _given_axes(ax, kinds)
+    kinds = _kinds(run, kind)
+    if ax is None:
+        axes = drawing.new_axes([_RATIOS[k] for k in kinds])
+    else:
+        axes = drawing.given_axes(ax, len(kinds))
     _draw(axes, kinds, run)
     for axis in axes[:-1]:
         axis.tick_params(labelbottom=ax is not None)
     axes[-1].set_xlabel("time since the code was let go (s)")
     _title(axes[0], run)
     _end(axes, kinds, run)
-    return axes[0] if kind != "overview" else np.array(axes, dtype=object)
+    return axes[0] if len(kinds) == 1 else np.array(axes, dtype=object)
+
+
+def _kinds(run: RunResult, kind: str) -> list[str]:
+    """Give the panels that a kind of plot has for this run, from above."""
+    if kind == "overview":
+        return [*_USUAL, *rate_plot.limited(run)]
+    if kind == "io":
+        return ["io", *(k for k in rate_plot.limited(run) if k == "iops")]
+    if kind not in _panels():
+        message = f"plot kind {kind!r} is not known"
+        raise SpecError(message, hint=f"overview, {', '.join(_panels())}")
+    return [kind]
 
 
 def strip(run: RunResult) -> bytes:
     """Draw a run's panels side by side, as a PNG: what is left of its live view."""
-    kinds = list(_panels())
+    kinds = _kinds(run, "overview")
     if not run.totals["cpu.nr_periods"]:
         kinds.remove("throttling")
     width, margin = 4.2 * len(kinds), 0.8
@@ -77,7 +81,7 @@ def strip(run: RunResult) -> bytes:
     for axis in axes:
         axis.set_xlabel("time (s)")
         if axis.get_legend() is not None:
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), **(_LEGEND | {"ncols": 2}))
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), **(drawing.LEGEND | {"ncols": 2}))
     _end(axes, kinds, run)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
@@ -85,7 +89,7 @@ def strip(run: RunResult) -> bytes:
 
 
 def _panels() -> dict[str, Callable[[Axes, RunResult], None]]:
-    return {"cpu": _cpu, "throttling": _throttling, "memory": _memory}
+    return {"cpu": _cpu, "throttling": _throttling, "memory": _memory} | rate_plot.PANELS
 
 
 def _draw(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
@@ -100,46 +104,6 @@ def _draw(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
         _changes(axis, run, labelled=axis is axes[0])
 
 
-def _new_axes(kinds: list[str]) -> list[Axes]:
-    height = 1.2 + sum(_RATIOS[k] for k in kinds) * (1.0 if len(kinds) > 1 else 1.2)
-    options: dict[str, Any] = {"figsize": (8, height), "layout": "constrained"}
-    figure: Figure
-    if _shown_inline():
-        import matplotlib.pyplot as plt  # only where a front end shows its figures
-
-        figure = plt.figure(**options)
-    else:
-        figure = Figure(**options)
-    ratios = [_RATIOS[k] for k in kinds]
-    grid = figure.subplots(
-        len(kinds), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": ratios}
-    )
-    return list(grid[:, 0])
-
-
-def _shown_inline() -> bool:
-    """Whether a figure must be pyplot's to be shown (as pandas' are), and may be.
-
-    In a notebook the inline backend shows pyplot's figures at the end of the cell; who imported
-    pyplot will call its ``show()``. Anyone else (a script, a server) gets a figure that pyplot knows
-    nothing of and that goes when it is dropped. pyplot is for the main thread only.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    ipython = sys.modules.get("IPython")
-    in_ipython = ipython is not None and ipython.get_ipython() is not None
-    return in_ipython or "matplotlib.pyplot" in sys.modules
-
-
-def _given_axes(ax: Any, kinds: list[str]) -> list[Axes]:
-    axes = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).flat)
-    if len(axes) != len(kinds) or not all(isinstance(a, Axes) for a in axes):
-        many = "one Axes" if len(kinds) == 1 else f"{len(kinds)} Axes"
-        message = f"this plot needs {many}, not {len(axes)}"
-        raise SpecError(message, hint="kind='cpu' draws on one; the overview on three")
-    return axes
-
-
 # --- the panels -----------------------------------------------------------------------------
 
 
@@ -147,7 +111,7 @@ def _cpu(axis: Axes, run: RunResult) -> None:
     axis.set_ylabel("CPU use\n(% of one CPU)")
     at, used = curves.known(run.usage.index, run.usage["cpuacct.usage"])
     if len(at) < 2 or at[-1] <= 0:
-        _say(axis, "this host gave no figure for CPU time")
+        drawing.say(axis, "this host gave no figure for CPU time")
         return
     used = used / 1e9 * 100
     edges, each = curves.sample_rate(at, used)
@@ -161,23 +125,28 @@ def _cpu(axis: Axes, run: RunResult) -> None:
     middle, rate, window = curves.smooth_rate(at, used, run.limits.longest_period_s)
     axis.plot(middle, rate, color=BLUE, linewidth=2.2, label=f"over {units.format_seconds(window)}")
     stretches = _quota(run)
-    _draw_limit(axis, [(a, b, None if q is None else q * 100) for a, b, q in stretches], "quota")
-    _label_quota(axis, stretches)
+    drawing.draw_limit(
+        axis, [(a, b, None if q is None else q * 100) for a, b, q in stretches], "quota"
+    )
+    drawing.label_steps(
+        axis,
+        [(a, q * 100, f"quota {units.format_cpu(q)}") for a, _, q in stretches if q is not None],
+    )
     quotas = [q * 100 for _, _, q in stretches if q is not None]
     # A sample read late makes the next too tall: the scale is for what was really had.
     usual = float(np.percentile(each, 98)) if len(each) > 50 else float(np.max(each, initial=0))
     axis.set_ylim(0, 1.12 * max([float(np.max(rate)), usual, *quotas, 1.0]))
-    _legend(axis)
+    drawing.legend(axis)
 
 
 def _throttling(axis: Axes, run: RunResult) -> None:
     axis.set_ylabel("throttled\n(% of one CPU)")
     at, stood = curves.known(run.usage.index, run.usage["cpu.throttled_time"])
     if len(at) < 2 or at[-1] <= 0:
-        _say(axis, "this host gave no figure for throttling")
+        drawing.say(axis, "this host gave no figure for throttling")
         return
     if not run.totals["cpu.nr_periods"] and all(q is None for _, _, q in _quota(run)):
-        _say(axis, "no CPU quota, so nothing to be throttled by")
+        drawing.say(axis, "no CPU quota, so nothing to be throttled by")
         axis.set_ylim(0, 100)
         return
     # Over five periods and ten samples: whether a stop falls before or after a sample must not show.
@@ -190,7 +159,7 @@ def _throttling(axis: Axes, run: RunResult) -> None:
     )
     axis.stairs(share, edges, color=ORANGE, linewidth=1.6, label=label)
     axis.set_ylim(0, max(100.0, 1.1 * float(np.max(share))))
-    _legend(axis)
+    drawing.legend(axis)
 
 
 def _memory(axis: Axes, run: RunResult) -> None:
@@ -200,13 +169,13 @@ def _memory(axis: Axes, run: RunResult) -> None:
     at, used = curves.known(frame.index, frame["memory.usage"])
     if not len(at):
         axis.set_ylabel("memory")
-        _say(axis, "this host gave no figure for memory")
+        drawing.say(axis, "this host gave no figure for memory")
         return
     peak = run.totals["memory.peak"]
     most = max(float(np.max(used)), float(peak or 0))
     limits = rates.memory_limit(run.record, run.samples, run.limits)
     drawn = [limit for _, _, limit in limits if limit is not None and limit <= OFF_SCALE * most]
-    unit, divisor = _binary_unit(max([most, *drawn]))
+    unit, divisor = drawing.binary_unit(max([most, *drawn]))
     axis.set_ylabel(f"memory\n({unit})")
     x, y = curves.thinned(at, used)
     axis.plot(x, y / divisor, color=BLUE, linewidth=2, label="usage")
@@ -221,9 +190,9 @@ def _memory(axis: Axes, run: RunResult) -> None:
     scaled = [(a, b, v / divisor if v in drawn and v is not None else None) for a, b, v in limits]
     if known:
         off = "" if drawn else ": off the scale"
-        _draw_limit(axis, scaled, f"limit {names}{off}")
+        drawing.draw_limit(axis, scaled, f"limit {names}{off}")
     axis.set_ylim(0, 1.12 * max([most, *drawn, 1.0]) / divisor)
-    _legend(axis)
+    drawing.legend(axis)
 
 
 # --- what they share ------------------------------------------------------------------------
@@ -235,46 +204,6 @@ def _typical_step(at: curves.Array) -> float:
 
 def _quota(run: RunResult) -> list[Stretch]:
     return rates.cpu_quota(run.record, run.samples, run.limits)
-
-
-def _draw_limit(axis: Axes, stretches: list[Stretch], label: str) -> None:
-    x, y = curves.drawn_steps(stretches)
-    if "off the scale" in label or not np.isnan(y).all():
-        axis.plot(x, y, color=VERMILLION, linewidth=1.6, linestyle="--", label=label)
-
-
-def _label_quota(axis: Axes, stretches: list[Stretch]) -> None:
-    if len(stretches) > 6:
-        return  # they would lie over each other; the line is still there
-    for begin, _, quota in stretches:
-        if quota is not None:
-            axis.annotate(
-                f"quota {units.format_cpu(quota)}",
-                (begin, quota * 100),
-                (4, 3),
-                textcoords="offset points",
-                color=VERMILLION,
-                fontsize=_SMALL,
-                fontweight="bold",
-                bbox={"facecolor": axis.get_facecolor(), "alpha": 0.75, "linewidth": 0, "pad": 1},
-            )
-
-
-def _binary_unit(most: float) -> tuple[str, float]:
-    for name, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if most >= 1 << shift:
-            return name, float(1 << shift)
-    return "bytes", 1.0
-
-
-def _legend(axis: Axes) -> None:
-    """Put the legend above the panel, where it hides no data."""
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), **_LEGEND)
-
-
-def _say(axis: Axes, text: str) -> None:
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.45")
-    axis.set_yticks([])
 
 
 def _title(axis: Axes, run: RunResult) -> None:
@@ -289,7 +218,7 @@ def _changes(axis: Axes, run: RunResult, *, labelled: bool) -> None:
     for change in run.limits.changes:
         axis.axvline(change.elapsed_s, color="0.4", linewidth=1, linestyle=":")
         if labelled and len(run.limits.changes) <= 4:
-            _beside(axis, change.elapsed_s, change.text, right=True)
+            drawing.beside(axis, change.elapsed_s, change.text, right=True)
 
 
 def _end(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
@@ -308,19 +237,4 @@ def _end(axes: list[Axes], kinds: list[str], run: RunResult) -> None:
     for axis in axes:
         # The text's own colour, so that it is seen under a dark style too.
         axis.axvline(at, color=axis.yaxis.label.get_color(), linewidth=1.4, linestyle="-")
-    _beside(axes[where], at, text, right=False, low=kinds[where] == "memory")
-
-
-def _beside(axis: Axes, at: float, text: str, *, right: bool, low: bool = False) -> None:
-    axis.annotate(
-        text,
-        (at, 0.05 if low else 0.97),
-        (4 if right else -4, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        va="bottom" if low else "top",
-        ha="left" if right else "right",
-        fontsize=_SMALL,
-        bbox={"facecolor": axis.get_facecolor(), "alpha": 0.75, "linewidth": 0, "pad": 1},
-        parse_math=False,
-    )
+    drawing.beside(axes[where], at, text, right=False, low=kinds[where] == "memory")

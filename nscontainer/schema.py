@@ -204,3 +204,9 @@ ROW_PREFIX: Final = 2
 """Fields of a row before the columns: elapsed ns since release, and ns the reading took."""
 ROW_FIELDS: Final = ROW_PREFIX + len(COLUMNS)
 ROW_BYTES: Final = 8 * ROW_FIELDS
+
+WHOLE_NS: Final = 100_000_000
+"""How often all figures are read; in the rows between only CPU time, throttling, memory's usage and
+the number of processes are new. It halves what sampling costs."""
+MOST_ROWS: Final = 1 << 19
+"""After each so many (125 MB; three hours at 20 ms) the interval doubles: a week is 0.7 GB."""

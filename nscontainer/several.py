@@ -303,7 +303,9 @@ def together(
 
 def _planned(parts: Iterable[Part], named: Mapping[str, Part]) -> dict[str, Part]:
     """Give each its name: the keyword's, its own, or its number."""
-    given = [(getattr(p, "name", None) or str(i), p) for i, p in enumerate(parts, 1)] + list(named.items())
+    given = [(getattr(p, "name", None) or str(i), p) for i, p in enumerate(parts, 1)] + list(
+        named.items()
+    )
     for name, part in given:
         wrong: object = part
         if not isinstance(wrong, Part):

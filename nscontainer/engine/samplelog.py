@@ -11,7 +11,7 @@ from typing import Final
 
 from nscontainer.linux.cgroup import Reader
 from nscontainer.linux.rtnetlink import LinkStats
-from nscontainer.schema import COLUMNS, INDEX, NA, ROW_FIELDS
+from nscontainer.schema import COLUMNS, INDEX, MOST_ROWS, NA, ROW_FIELDS, WHOLE_NS
 
 _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]
@@ -19,11 +19,6 @@ _NET: Final = slice(INDEX["net.rx_bytes"], INDEX["net.tx_dropped"] + 1)
 """The columns of :class:`~nscontainer.linux.rtnetlink.LinkStats`, in its order."""
 _COUNTERS: Final = tuple(i for i, column in enumerate(COLUMNS) if column.kind == "counter")
 SLOW_NS: Final = 1_000_000_000
-WHOLE_NS: Final = 100_000_000
-"""How often all figures are read; in the rows between only CPU time, throttling, memory's usage and
-the number of processes are new. It halves what sampling costs."""
-MOST_ROWS: Final = 1 << 19
-"""After each so many (125 MB; three hours at 20 ms) the interval doubles: a week is 0.7 GB."""
 
 
 class SampleLog:

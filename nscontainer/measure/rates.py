@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from nscontainer.limits import Limits
 from nscontainer.measure.limits import RunLimits
 from nscontainer.measure.records import NS_PER_S, end_ns, series, times
 
@@ -109,13 +110,44 @@ def cpu_quota(record: Mapping[str, Any], samples: bytes, limits: RunLimits) -> l
     return stretches(asked, end_s)
 
 
-def memory_limit(record: Mapping[str, Any], samples: bytes, limits: RunLimits) -> list[Stretch]:
-    """Give the memory limit in force, in bytes, as asked: the samples don't hold it."""
-    asked = [(0.0, limits.asked.memory_bytes)]
-    asked += [
-        (change.elapsed_s, change.asked.memory_bytes)
-        for change in limits.changes
-        if change.asked.memory_bytes is not None
-    ]
+def disk_limit(
+    record: Mapping[str, Any], samples: bytes, limits: RunLimits, of: str
+) -> list[Stretch]:
+    """Give a limit of the disks as asked: ``of`` is ``read_bps``, ``write_iops`` and so on.
+
+    Of several disks' limits it is the tightest.
+    """
+
+    def tightest(asked: Limits) -> float | None:
+        short = getattr(asked, f"disk_{of}")
+        each = [device.rate for device in getattr(asked, f"device_{of}")]
+        found = [rate for rate in (short, *each) if rate is not None]
+        held = [rate for rate in found if rate >= 0]
+        return min(held) if held else (-1 if found else None)
+
+    return _as_asked(record, samples, limits, tightest)
+
+
+def net_limit(
+    record: Mapping[str, Any], samples: bytes, limits: RunLimits, of: str
+) -> list[Stretch]:
+    """Give a limit of the network as asked, in bits a second: ``of`` is ``rx_bps`` or ``tx_bps``."""
+    return _as_asked(record, samples, limits, lambda asked: getattr(asked, f"net_{of}"))
+
+
+def _as_asked(
+    record: Mapping[str, Any],
+    samples: bytes,
+    limits: RunLimits,
+    get: Callable[[Limits], float | None],
+) -> list[Stretch]:
+    """Give a limit as the start and each update asked for it; what is below 0 lifted it."""
+    asked = [(0.0, get(limits.asked))]
+    asked += [(c.elapsed_s, limit) for c in limits.changes if (limit := get(c.asked)) is not None]
     known = ((at, None if limit is None or limit < 0 else float(limit)) for at, limit in asked)
     return stretches(known, end_ns(record, samples) / NS_PER_S)
+
+
+def memory_limit(record: Mapping[str, Any], samples: bytes, limits: RunLimits) -> list[Stretch]:
+    """Give the memory limit in force, in bytes, as asked: the samples don't hold it."""
+    return _as_asked(record, samples, limits, lambda asked: asked.memory_bytes)

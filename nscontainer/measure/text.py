@@ -28,6 +28,11 @@ def size(size_bytes: float | None) -> str:
     return units.format_size(size_bytes).replace(".0 ", " ")
 
 
+def byte_rate(bytes_per_s: float) -> str:
+    """Write bytes a second: ``5 MiB/s``."""
+    return f"{size(bytes_per_s)}/s"
+
+
 def percent(share: float) -> str:
     """Write a share with a decimal: ``20.0 %``; a very small one as ``< 0.1 %``."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{share * 100:.1f} %"

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nscontainer import curves, plot, spec
+from nscontainer import curves, drawing, plot, spec
 from nscontainer.errors import SpecError
 from nscontainer.measure import RunResult
 from tests.unit import factories
@@ -229,11 +229,11 @@ def test_off_the_main_thread_it_is_never_pyplots(monkeypatch):
     """pyplot is not for threads: a background run's figure is its own."""
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", object())
     result: list[bool] = []
-    thread = threading.Thread(target=lambda: result.append(plot._shown_inline()))
+    thread = threading.Thread(target=lambda: result.append(drawing.shown_inline()))
     thread.start()
     thread.join()
     assert result == [False]
-    assert plot._shown_inline()
+    assert drawing.shown_inline()
 
 
 @pytest.mark.slow
