@@ -183,7 +183,7 @@ def _draw_limits(
         known = [v for _, _, v in steps if v is not None]
         if not known or (same and name):
             continue
-        scaled = [(a, b, v / divisor if v in near else None) for a, b, v in steps]
+        scaled = [(a, b, v / divisor if v is not None and v in near else None) for a, b, v in steps]
         title = f"{name} limit".strip()
         off = "" if set(known) & set(near) else f" {panel.text(known[0])}: off the scale"
         drawing.draw_limit(axis, scaled, title + off)

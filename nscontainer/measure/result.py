@@ -299,17 +299,20 @@ class RunResult:
     def plot(self, kind: str = "overview", ax: Any = None) -> Any:
         """Draw CPU use over time against its quota, with throttling and memory below.
 
+        Where a limit of disk or network was asked, the overview has a panel for that too.
+
         Parameters
         ----------
         kind
-            ``overview`` (all three), ``cpu``, ``throttling`` or ``memory``.
+            ``overview``, or one of ``cpu``, ``throttling``, ``memory``, ``io`` (with operations below, where
+            they were limited), ``iops``, ``net`` and ``psi`` (where it was waited for).
         ax
-            Axes to draw on (three of them for the overview); None makes a figure.
+            Axes to draw on, as many as it has panels; None makes a figure.
 
         Returns
         -------
         matplotlib.axes.Axes or numpy.ndarray
-            The Axes drawn on; three for the overview.
+            The Axes drawn on; an array where there are several.
 
         Raises
         ------

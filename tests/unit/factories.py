@@ -250,6 +250,28 @@ def run(
     )
 
 
+def flow(
+    seconds: float,
+    figures: Mapping[str, Callable[[float], float] | None],
+    asked: spec.Limits,
+    **changes: Any,
+) -> RunResult:
+    """A command's run with counters as they are at a time, whole readings each fifth row as the engine's."""
+
+    def at(t: float) -> list[int]:
+        return reading({n: None if f is None else round(f(t)) for n, f in figures.items()})
+
+    rows = []
+    for i in range(round(seconds / 0.02)):
+        if i % 5 == 0:
+            last = at(i * 0.02)
+        rows.append((i * 20_000_000, 40_000, last))
+    values = record(
+        asked=asked, wall_ns=round(seconds * 1e9), baseline=at(0), final=at(seconds), **changes
+    )
+    return RunResult.from_record(values, sample_bytes(rows), provenance=host())
+
+
 def host(**changes: Any) -> Provenance:
     """A host that is always the same."""
     values: dict[str, Any] = {

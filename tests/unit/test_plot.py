@@ -14,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nscontainer import curves, drawing, plot, spec
+from nscontainer import Together, curves, drawing, plot, schema, spec
 from nscontainer.errors import SpecError
 from nscontainer.measure import RunResult
 from tests.unit import factories
@@ -277,6 +277,158 @@ def test_envelope_keeps_the_extremes():
     edges, low, high = curves.envelope(np.arange(20_001.0), values)
     assert len(edges) == len(low) + 1 <= curves.MOST_POINTS + 1
     assert (low.max(), high.max()) == (0, 5)
+
+
+# --- disk and network -------------------------------------------------------------------------
+
+
+def test_disk_against_its_limit_with_an_update():
+    """Both rates without a saw, though only each fifth row is new; the limit steps where it was changed."""
+    run = factories.flow(
+        8,
+        {
+            "blkio.write_bytes": lambda t: (min(t, 4) * 5 + max(0, t - 4) * 15) * MIB,
+            "blkio.read_bytes": lambda t: 2 * t * MIB,
+        },
+        spec.limits(disk_read="2M", disk_write="5M"),
+        limit_changes=[change(4, disk_write="15M")],
+    )
+    axis = run.plot("io")
+    assert isinstance(axis, Axes)
+    assert axis.get_ylabel() == "disk\n(MiB/s)"
+    write, read = line(axis, "write: 80.0 MiB"), line(axis, "read: 16.0 MiB")
+    x, y = write.get_xdata(), write.get_ydata()
+    assert y[x < 3.7] == pytest.approx(5, rel=0.01)
+    assert y[x > 4.3] == pytest.approx(15, rel=0.01)
+    assert read.get_ydata() == pytest.approx(2, rel=0.01)
+    limit = line(axis, "write limit")
+    assert limit.get_xdata().tolist() == [0, 4, 4, 8]
+    assert limit.get_ydata().tolist() == [5, 5, 15, 15]
+    assert set(line(axis, "read limit").get_ydata()) == {2}
+    assert "write limit 15 MiB/s" in texts(axis)
+    assert drawn(axis)
+
+
+def test_operations_have_a_panel_where_they_are_limited():
+    """And only there; Docker's form of the limit counts as well."""
+    asked = spec.limits(device_read_iops=["/dev/sda:50", "/dev/sdb:20"])
+    run = factories.flow(4, {"blkio.reads": lambda t: 20 * t}, asked)
+    io, iops = run.plot("io")
+    assert [str(e.get_label())[:5] for e in io.lines] == ["read:", "write"]
+    assert set(line(iops, "reads limit").get_ydata()) == {20}
+    assert line(iops, "reads: 80").get_ydata() == pytest.approx(20, abs=1.5)
+
+
+def test_network_in_bits_and_one_line_for_both_directions():
+    """10 Mbit/s is 1.25 MB a second."""
+    run = factories.flow(
+        5,
+        {"net.rx_bytes": lambda t: 1.25e6 * t, "net.tx_bytes": lambda t: 0.1e6 * t},
+        spec.limits(net_rate="10mbit"),
+    )
+    axis = run.plot("net")
+    assert axis.get_ylabel() == "network\n(Mbit/s)"
+    assert line(axis, "in: 6.0 MiB").get_ydata() == pytest.approx(10, rel=0.01)
+    assert line(axis, "out").get_ydata() == pytest.approx(0.8, rel=0.01)
+    assert [entry.get_label() for entry in axis.lines].count("limit") == 1
+    assert "limit 10 Mbit/s" in texts(axis)
+
+
+def test_a_limit_far_above_is_named_and_not_drawn():
+    """Or the curve would lie on the floor."""
+    run = factories.flow(2, {"net.rx_bytes": lambda t: 1e5 * t}, spec.limits(net_rx="1gbit"))
+    assert "in limit 1 Gbit/s: off the scale" in texts(run.plot("net"))
+
+
+def test_the_overview_has_panels_for_the_limits_that_were_asked():
+    """By an update too; without any it is as ever."""
+    nothing = factories.flow(1, {}, spec.Limits())
+    assert len(nothing.plot()) == 3
+    disk = factories.flow(1, {}, spec.limits(disk_write="5M", disk_write_iops=7))
+    assert [a.get_ylabel().split("\n")[0] for a in disk.plot()[3:]] == ["disk", "disk"]
+    later = factories.flow(1, {}, spec.Limits(), limit_changes=[change(0.5, net_tx="1mbit")])
+    assert len(later.plot()) == 4
+    assert len(plot.strip(later)) > 1000
+
+
+def test_no_figures_of_disk_network_and_pressure():
+    """One clear line each, with the reason where it is known."""
+    unknown = {name: None for name in schema.NAMES if name[:3] in ("blk", "net", "psi")}
+    run = factories.flow(1, unknown, spec.Limits())
+    assert "this host gave no figure for the disk" in texts(run.plot("io"))
+    assert "the container has no network" in texts(run.plot("net"))
+    assert "no figure for pressure (PSI)" in texts(run.plot("psi"))
+
+
+def test_pressure():
+    """As a part of the time."""
+    run = factories.flow(3, {"psi.io": lambda t: 0.4e6 * t}, spec.Limits())
+    assert line(run.plot("psi"), "for the disk").get_ydata() == pytest.approx(40, rel=0.01)
+
+
+def test_only_whole_readings_count():
+    """Rows between repeat the last; where nothing changed the beat goes on, so a burst stays short."""
+    run = factories.flow(
+        4, {"net.rx_bytes": lambda t: 0 if t < 3 else 1e6 * (t - 3)}, spec.Limits()
+    )
+    there = curves.fresh(run.usage, 0.02)
+    assert there[0]
+    assert there[-1]
+    assert np.diff(np.flatnonzero(there)).max() <= 5
+    assert 38 <= there.sum() <= 46
+    at, rate = curves.slow_rate(
+        run.usage.index[there].to_numpy(), run.usage["net.rx_bytes"][there].to_numpy(float), 0.5
+    )
+    assert rate[at < 2.6].max() == 0
+    assert rate[at > 3.4] == pytest.approx(1e6, rel=0.01)
+    assert curves.fresh(run.usage, 0.1).all()
+
+
+# --- several runs -----------------------------------------------------------------------------
+
+
+def together() -> Together:
+    """A server, and a client that began 0.9 s after it."""
+    server = factories.flow(
+        4, {"net.rx_bytes": lambda t: 1.25e6 * max(0, t - 1)}, spec.limits(net_rx="10mbit")
+    )
+    client = factories.flow(
+        2, {"net.tx_bytes": lambda t: 1.25e6 * t}, spec.Limits(), released_ns=5_000_900_000_000
+    )
+    return Together(server=server, client=client)
+
+
+def test_several_runs_on_one_axis():
+    """Each its colour, from where it began; the limit in its own's; what moved nothing isn't there."""
+    both = together()
+    axis = both.plot("net")
+    server, client = line(axis, "server in"), line(axis, "client out")
+    assert server.get_color() != client.get_color()
+    assert client.get_xdata()[0] == pytest.approx(0.9 + 0.1, abs=0.02)
+    limit = line(axis, "server's limit 10 Mbit/s")
+    assert limit.get_color() == server.get_color()
+    assert limit.get_linestyle() == "--"
+    assert "server out" not in texts(axis)
+    assert axis.get_xlabel() == "time since the first was let go (s)"
+    assert both.wall_s == pytest.approx(4)
+    assert drawn(axis)
+    for kind in ("cpu", "memory", "io"):
+        assert drawn(both.plot(kind))
+    with pytest.raises(SpecError, match="'disk' is not known"):
+        both.plot("disk")
+
+
+def test_results_of_two_boots_share_no_clock():
+    """Nor does one that has none, of an older version."""
+    one = factories.run(1)
+    with pytest.raises(SpecError, match="'a' and 'b' share no clock"):
+        Together(a=one, b=factories.run(1, boot_id="another"))
+    with pytest.raises(SpecError, match="doesn't say when it began"):
+        Together(a=one, b=factories.run(1, released_ns=None))
+    with pytest.raises(SpecError, match="two results have the name 'quiet-heron'"):
+        Together(one, factories.run(2))
+    with pytest.raises(SpecError, match="no result"):
+        Together()
 
 
 NOTEBOOK = """
