@@ -97,18 +97,19 @@ class Attachment:
     def unplug(self) -> None:
         """Begin to remove the interface.
 
-        It is gone for everybody after 0.8 ms, but the call returns only after 25: netdev_run_todo()
+        And the ifb of its speed limit, if there is one. It is gone for everybody after 0.8 ms, but the call returns only after 25: netdev_run_todo()
         waits in rcu_barrier() to free the memory (net/core/dev.c). So a thread makes the call, and is
         left to wait. Nothing may clone, fork or setns in this process afterwards.
         """
         if not self._unplugged:
             self._unplugged = True
-            if os.path.exists(self._path):
-                _thread.start_new_thread(_delete_link, (self.interface,))
+            for interface in self._there():
+                _thread.start_new_thread(_delete_link, (interface,))
 
-    @property
-    def _path(self) -> str:
-        return f"/sys/class/net/{self.interface}"
+    def _there(self) -> list[str]:
+        """Give the interfaces there are: the veth's end, and what a limit has put beside it."""
+        names = (self.interface, bridge.ifb(self.container_id))
+        return [name for name in names if os.path.exists(f"/sys/class/net/{name}")]
 
     def give_back(self, *, alone: Callable[[], bool]) -> None:
         """Wait until the interface is gone, and give the address back.
@@ -121,7 +122,7 @@ class Attachment:
             its end, sees that nobody is left.
         """
         deadline = time.monotonic() + _GONE_S
-        while os.path.exists(self._path) and time.monotonic() < deadline:
+        while self._there() and time.monotonic() < deadline:
             time.sleep(0.0001)
         if self.route is not None:
             self.route.close()

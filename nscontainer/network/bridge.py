@@ -31,6 +31,11 @@ def veth(container_id: str) -> str:
     return f"nsv{container_id}"
 
 
+def ifb(container_id: str) -> str:
+    """Name the interface that a container's sent packets go through where a limit holds them."""
+    return f"nsi{container_id}"
+
+
 def ensure(top: str, route: RtNetlink, network: Network) -> int:
     """Give the bridge's index, after making it where it isn't up. Call it under the lock.
 
@@ -91,7 +96,8 @@ def release_unused(top: str, alive: leases.Alive) -> list[str]:
         for network in records.listed(top):
             dead, left = leases.sweep(top, network, alive)
             for container_id in dead:
-                route.delete_link(veth(container_id))
+                for interface in (veth(container_id), ifb(container_id)):
+                    route.delete_link(interface)
                 done.append(f"network {network.name}: took container {container_id}'s address back")
             if not left and os.path.exists(f"/sys/class/net/{network.bridge}"):
                 remove(route, network)
