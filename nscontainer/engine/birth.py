@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nscontainer import errors
-from nscontainer.engine import rootfs, state, storage
+from nscontainer.engine import diskrate, rootfs, state, storage
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
 from nscontainer.engine.networking import Networking
@@ -52,6 +52,8 @@ class Birth:
     directory: str = field(init=False)
     state: dict[str, Any] = field(init=False)
     cgroup: cgroup.Cgroup = field(init=False)
+    disks: diskrate.Plan = field(init=False, default_factory=diskrate.Plan)
+    """The limits of disks, found out."""
     root: rootfs.Root = field(init=False)
     net: Networking = field(init=False)
     storage: storage.Storage | None = field(init=False, default=None)
@@ -103,6 +105,7 @@ class Birth:
 
     def run(self) -> None:
         """Make the container; it waits at the gate when this returns."""
+        self._plan_disks()
         with self.stage("state"):
             self.net = Networking(self.request.top, self.spec)  # first: it may not be there
             self._make_state()
@@ -251,6 +254,19 @@ class Birth:
         self.storage = made
         self.cleanup.callback(made.drop)
         self.state["storage"] = made.to_dict()
+
+    def _plan_disks(self) -> None:
+        if diskrate.holds(self.spec.limits.to_dict()):
+            self.disks = diskrate.plan(self.spec.limits, self.places())
+            self.request.images.notes += self.disks.notes
+
+    def places(self) -> list[str]:
+        """List where the container's storage is on the host."""
+        image = self.request.image
+        on_host = image is None or image["on_host"]
+        views = [lower.view.path for lower in self.request.lowers] if on_host else []
+        binds = [m.source for m in self.spec.mounts if m.type == "bind" and m.source is not None]
+        return [self.request.top, *views, *binds]
 
     def _make_cgroup(self) -> None:
         self.cgroup = cgroup.create(
@@ -466,7 +482,7 @@ class Birth:
 
     def read_back(self) -> dict[str, Any]:
         """Give the limits as Linux has them."""
-        limits = self.cgroup.read_back()
+        limits = {**self.cgroup.read_back(), **self.disks.facts()}
         if self.storage is not None and self.storage.size_bytes is not None:
             limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
         return limits

@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from nscontainer.engine import rootfs, wire
+from nscontainer.engine import diskrate, rootfs, wire
 from nscontainer.engine.birth import Birth, InitDiedError
 from nscontainer.engine.joiner import Joiners
 from nscontainer.engine.request import Request
@@ -321,6 +321,7 @@ class Monitor:
             limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
         self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
+        diskrate.arm(self.cgroup, limits, self.birth.disks)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
         if at_ns:
@@ -344,8 +345,11 @@ class Monitor:
         if "cpu" in options and self.asked.cpu_period_us is not None:
             options.setdefault("cpu_period", self.asked.cpu_period_us)
         change = make_limits(**options)
+        disks = diskrate.plan(change, self.birth.places())
         self.cgroup.place(change)
         self.cgroup.arm(change)
+        diskrate.arm(self.cgroup, change, disks)
+        self.birth.disks.update(disks)
         fields = {
             name: value
             for name in change.__dataclass_fields__

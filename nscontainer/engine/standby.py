@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nscontainer.engine import storage, wire
+from nscontainer.engine import diskrate, storage, wire
 from nscontainer.engine.birth import Birth
 from nscontainer.engine.request import Request
 from nscontainer.network.records import DEFAULT
@@ -25,8 +25,9 @@ def kind(message: wire.Message) -> tuple[object, ...] | None:
     """Say what a container standing by must have in common with the one asked for.
 
     None where none can stand in: volumes, and the host's name servers, are looked up when asked
-    for, an address or a port may be somebody else's until then, what is kept is synced to the disk, a
-    filesystem of its own has its size from the request, and a test that halts at a stage wants to see
+    for, an address or a port may be somebody else's until then, disks that have limits are found
+    when asked for, what is kept is synced to the disk, a filesystem of its own has its size from the
+    request, and a test that halts at a stage wants to see
     every one. On a network that somebody made it would hold off that one's removal.
     """
     spec = message["spec"]
@@ -34,7 +35,7 @@ def kind(message: wire.Message) -> tuple[object, ...] | None:
     looked_up = spec["mounts"] or own_network
     if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
         return None
-    if storage.needed(spec["limits"]):
+    if storage.needed(spec["limits"]) or diskrate.holds(spec["limits"]):
         return None
     own = message["image"] and (message["image"]["image_id"], message["image"]["name"])
     return (message["layers"], own, spec["command"] is None, *(spec[name] for name in _OF_A_KIND))

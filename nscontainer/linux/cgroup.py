@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from nscontainer.errors import HostError
-from nscontainer.linux import cgroup1, cgroup2
+from nscontainer.linux import blockdev, cgroup1, cgroup2
 from nscontainer.linux import cgroup_files as files
 from nscontainer.spec import Limits, check_id
 
@@ -114,6 +114,26 @@ class Cgroup(Protocol):
             The cgroup is gone.
         """
 
+    def hold_disks(self, rules: Mapping[str, blockdev.Rule]) -> None:
+        """Set what it may read and write a second, by disk (``MAJOR:MINOR``).
+
+        On v1 what Linux writes back later for it (buffered writes) is not held.
+
+        Raises
+        ------
+        HostError, SpecError, StateError
+            As :meth:`arm`.
+        """
+
+    def weigh_disks(self, weight: int, disks: tuple[str, ...]) -> None:
+        """Set its share (Docker's 10 … 1000) of disks that several want.
+
+        Raises
+        ------
+        HostError
+            Nothing on this host would heed it.
+        """
+
     def disarm_cpu(self) -> None:
         """Lift the CPU quota, so that a throttled process can die at once."""
 
@@ -126,7 +146,8 @@ class Cgroup(Protocol):
             ``cpu_quota_us`` (-1: none), ``cpu_period_us``, ``cpu_burst_us``, ``cpu_shares`` (v1),
             ``cpu_weight`` (v2), ``cpuset_cpus``, ``memory_bytes`` (-1: none), ``memory_swap_bytes``
             (memory+swap, -1: none), ``pids`` (-1: none); None where the host has no such file.
-            Memory limits are in whole pages: Linux rounds down.
+            Memory limits are in whole pages: Linux rounds down. ``disk_read_bps``,
+            ``disk_write_bps``, ``disk_read_iops``, ``disk_write_iops``: by ``MAJOR:MINOR``.
         """
 
     def parents_quota(self) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nscontainer.errors import HostError, NotFoundError, NsContainerError
+from nscontainer.linux import blockdev, cgroup1_io
 from nscontainer.linux import cgroup_figures as figures
 from nscontainer.linux import cgroup_files as files
 from nscontainer.linux.cgroup_core import Unified, kill_each, wait_frozen
@@ -79,12 +80,12 @@ def reopen(bases: Mapping[str, str], unified: str | None, parts: list[str]) -> C
 
 
 def disks(sys_block: str) -> tuple[str, ...]:
-    """List the ``MAJOR:MINOR`` of the machine's disks, those in memory or in a file left out."""
+    """List the ``MAJOR:MINOR`` of the machine's disks: none in memory, in a file, or of others."""
     found = []
     for name in sorted(os.listdir(sys_block)) if os.path.isdir(sys_block) else ():
         size = files.read_or_none(f"{sys_block}/{name}/size")
         device = files.read_or_none(f"{sys_block}/{name}/dev")
-        if device and size and int(size) and not name.startswith(("loop", "ram", "zram")):
+        if device and size and int(size) and not blockdev.is_stacked(name, sys_block):
             found.append(device)
     return tuple(found)
 
@@ -180,6 +181,25 @@ class Cgroup1:
             what = f"cpu-shares {limits.cpu_shares}"
             self._set("cpu", "cpu.shares", str(limits.cpu_shares), what)
         self._arm_cpu(limits.cpu_quota_us, limits.cpu_period_us, limits.cpu_burst_us)
+
+    def hold_disks(self, rules: Mapping[str, blockdev.Rule]) -> None:
+        """Set the limits of disks."""
+        if rules and "blkio" not in self.paths:
+            raise self._missing("a disk's limit", "blkio", "blkio.throttle.write_bps_device")
+        if rules:
+            cgroup1_io.hold(
+                self.paths["blkio"], rules, lambda what, at: self._missing(what, "blkio", at)
+            )
+
+    def weigh_disks(self, weight: int, disks: tuple[str, ...]) -> None:
+        """Set its share of the disks."""
+        if "blkio" not in self.paths:
+            raise self._missing(f"blkio-weight {weight}", "blkio", "blkio.bfq.weight")
+        cgroup1_io.weigh(self.paths["blkio"], weight, disks)
+
+    def serve_disks(self) -> None:
+        """Move the calling process into blkio alone: what it reads and writes is the container's."""
+        files.write(self._file("blkio", "cgroup.procs"), "0")
 
     def _arm_memory(self, memory: int | None, swap: int | None) -> None:
         """Set limit_in_bytes and memsw.limit_in_bytes, keeping memory <= memory+swap throughout."""
@@ -304,6 +324,7 @@ class Cgroup1:
             "memory_bytes": self._memory_limit("memory.limit_in_bytes"),
             "memory_swap_bytes": self._memory_limit("memory.memsw.limit_in_bytes"),
             "pids": files.integer(self._read("pids", "pids.max")),
+            **cgroup1_io.read_back(self.paths.get("blkio")),
         }
 
     def _memory_limit(self, name: str) -> int | None:
@@ -343,9 +364,13 @@ class Cgroup1:
     # --- processes ------------------------------------------------------------------------------
 
     def pids(self) -> list[int]:
-        """List its processes (those of any hierarchy: one that is half moved in counts)."""
+        """List its processes (those of any hierarchy: one that is half moved in counts).
+
+        Only who serves its disk (:meth:`serve_disks`) is in blkio and nowhere else.
+        """
         found: set[int] = set()
-        for path in dict.fromkeys(self.paths.values()):
+        others = {path for name, path in self.paths.items() if name != "blkio"}
+        for path in others or self.paths.values():
             found.update(files.tree_pids(path))
         return sorted(found)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nscontainer.errors import HostError, NotFoundError
+from nscontainer.linux import blockdev, cgroup2_io
 from nscontainer.linux import cgroup_figures as figures
 from nscontainer.linux import cgroup_files as files
 from nscontainer.linux.cgroup_core import Unified, kill_each
@@ -159,6 +160,16 @@ class Cgroup2:
             self._set("cpu.weight", str(weight), f"cpu-shares {limits.cpu_shares}")
         self._arm_cpu(limits.cpu_quota_us, limits.cpu_period_us, limits.cpu_burst_us)
 
+    def hold_disks(self, rules: Mapping[str, blockdev.Rule]) -> None:
+        """Set the limits of disks."""
+        cgroup2_io.hold(self._dir.path, rules, lambda what, at: self._missing(what, "io", at))
+
+    def weigh_disks(self, weight: int, disks: tuple[str, ...]) -> None:
+        """Set its share of the disks."""
+        if "io" not in self.paths:
+            raise self._missing(f"blkio-weight {weight}", "io", "io.weight")
+        cgroup2_io.weigh(self._base, self._dir.path, weight, disks)
+
     def _arm_memory(self, memory: int | None, swap: int | None) -> None:
         """Set memory.max, and memory.swap.max, which counts swap alone."""
         if memory is None:
@@ -224,6 +235,7 @@ class Cgroup2:
             if memory is None or swap is None
             else (-1 if memory < 0 or swap < 0 else memory + swap),
             "pids": self._integer("pids.max"),
+            **cgroup2_io.read_back(self._dir.path),
         }
 
     def _integer(self, name: str) -> int | None:

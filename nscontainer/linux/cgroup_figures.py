@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nscontainer import schema
+from nscontainer.linux import blockdev
 from nscontainer.linux.cgroup_reader import (
     INACTIVE_FILE,
     LARGE,
@@ -109,22 +110,23 @@ _V1_MEMORY_STAT: Final = keys(_V1_MEMORY)
 _V1_MEMORY_STAT_AND_LIMITS: Final = keys(_V1_MEMORY | _V1_LIMITS)
 _V1_OOM_CONTROL: Final = keys({b"\noom_kill ": "memory.oom_kill"})  # since Linux 4.13
 
-_READ: Final = re.compile(rb" Read (\d+)")
-_WRITE: Final = re.compile(rb" Write (\d+)")
+_READ_WRITE: Final = re.compile(rb"^(\d+:\d+) Read (\d+)\n\S+ Write (\d+)", re.MULTILINE)
 
 
 def _read_write(read_column: str, write_column: str) -> Take:
-    """Take the ``MAJOR:MINOR Read|Write N`` lines of a blkio file, the devices together.
+    """Take the ``MAJOR:MINOR Read|Write N`` lines of a blkio file, the disks together.
 
-    A file without a device is no zero: see :meth:`.cgroup1.Cgroup1.account_disks`.
+    A file without a disk is no zero: see :meth:`.cgroup1.Cgroup1.account_disks`. What is stacked on
+    others (LVM, loop) is left out: the same bytes are counted for the disk below.
     """
     read, write = schema.INDEX[read_column], schema.INDEX[write_column]
 
     def take(data: bytes, row: Row) -> None:
-        reads = _READ.findall(data)
-        if reads:
-            row[read] = sum(map(int, reads))
-            row[write] = sum(map(int, _WRITE.findall(data)))
+        stacked = blockdev.stacked()
+        lines = [line for line in _READ_WRITE.findall(data) if line[0] not in stacked]
+        if lines:
+            row[read] = sum(int(line[1]) for line in lines)
+            row[write] = sum(int(line[2]) for line in lines)
 
     return take
 
@@ -196,12 +198,16 @@ def _take_cpu_max(data: bytes, row: Row) -> None:
     row[PERIOD] = int(period)
 
 
-_IO: Final = re.compile(rb"rbytes=(\d+) wbytes=(\d+) rios=(\d+) wios=(\d+)")
+_IO: Final = re.compile(rb"(\d+:\d+) rbytes=(\d+) wbytes=(\d+) rios=(\d+) wios=(\d+)")
 
 
 def _take_io_stat(data: bytes, row: Row) -> None:
-    """Take the lines of all devices together; a device may have a line without figures."""
-    lines = _IO.findall(data)
+    """Take the lines of all disks together; one may have a line without figures.
+
+    What is stacked on others is left out, as on v1.
+    """
+    stacked = blockdev.stacked()
+    lines = [line[1:] for line in _IO.findall(data) if line[0] not in stacked]
     row[_BLKIO] = [sum(map(int, column)) for column in zip(*lines, strict=True)] or [0, 0, 0, 0]
 
 

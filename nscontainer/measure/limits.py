@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nscontainer import units
 from nscontainer.limits import PERIOD_US, Limits
+from nscontainer.measure import disk_limits
 from nscontainer.measure.records import NS_PER_S
 from nscontainer.measure.text import size
 
@@ -41,6 +42,10 @@ class ReadBack:
     disk_write_bps: Mapping[str, int] | None = None
     disk_read_iops: Mapping[str, int] | None = None
     disk_write_iops: Mapping[str, int] | None = None
+    disk_paths: Mapping[str, list[str]] | None = None
+    """The disks that each PATH of a limit means; of ``""``, those behind the storage."""
+    disk_names: Mapping[str, str] | None = None
+    """A disk's name, ``vda``, by its number."""
     blkio_weight: int | None = None
     storage_bytes: int | None = None
     net_rx_bps: int | None = None
@@ -240,6 +245,8 @@ def _rows(asked: Limits, read: ReadBack | None) -> Iterator[LimitRow]:
             count_text(read.pids),
             checks and asked.pids != read.pids,
         )
+    for cells in disk_limits.rows(asked, read, checks=checks):
+        yield LimitRow(*cells)
     yield from _network_rows(asked, read, checks=checks)
     if asked.storage_bytes is not None:
         yield _storage_row(asked.storage_bytes, read.storage_bytes, checks=checks)

@@ -359,6 +359,20 @@ def test_v1_disks_not_accounted(v1: Rows) -> None:
     assert row == less(V1_ROW, "blkio.")
 
 
+def test_v1_stacked_devices_are_not_counted_again(v1: Rows) -> None:
+    """What goes through a loop device is counted at the disk below it, and there only."""
+    loop = "7:0 Read 9\n7:0 Write 9\n7:0 Sync 9\n254:0 Read 1\n254:0 Write 2\n254:0 Total 3\n"
+    row = v1(dict.fromkeys(("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"), loop))
+    assert (row["blkio.read_bytes"], row["blkio.write_bytes"]) == (1, 2)
+    assert (row["blkio.reads"], row["blkio.writes"]) == (1, 2)
+
+
+def test_v2_stacked_devices_are_not_counted_again(v2: Rows) -> None:
+    line = "{} rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"
+    row = v2({"io.stat": line.format("7:0") + line.format("254:0")})
+    assert (row["blkio.read_bytes"], row["blkio.writes"]) == (1, 4)
+
+
 def test_v2_disks_not_used(v2: Rows) -> None:
     """v2 counts every disk: an empty io.stat is nothing read."""
     row = v2({"io.stat": ""})
