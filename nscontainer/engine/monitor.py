@@ -359,7 +359,8 @@ class Monitor:
         read_back = self.birth.read_back()
         if self.status in ("running", "paused"):
             elapsed = time.monotonic_ns() - self.log.begin_ns
-            self.changes.append({"elapsed_ns": elapsed, "asked": fields, "read_back": read_back})
+            asked = {name: plain for name, plain in change.to_dict().items() if name in fields}
+            self.changes.append({"elapsed_ns": elapsed, "asked": asked, "read_back": read_back})
             self._set_deadlines()
         return {"read_back": read_back}
 

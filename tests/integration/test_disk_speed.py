@@ -1,0 +1,207 @@
+"""Limits of disks in real containers: what is asked is what is had, and what is counted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nscontainer import api, spec
+from nscontainer.engine.container import Container
+from nscontainer.errors import HostError, SpecError
+from nscontainer.linux import blockdev
+from nscontainer.measure.result import RunResult
+from tests.integration.inside import PYTHON
+
+pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
+
+MB = 1_000_000
+RATE = 5 * MB
+V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+DIRECT = """
+import mmap, os, sys
+size, count, how = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+block = mmap.mmap(-1, size)
+flags = os.O_DIRECT | (os.O_RDONLY if how == "read" else os.O_WRONLY | os.O_CREAT)
+fd = os.open(sys.argv[1], flags, 0o600)
+for number in range(count):
+    done = os.preadv(fd, [block], number * size) if how == "read" else os.pwrite(fd, block, number * size)
+    assert done == size
+"""
+"""Whole blocks, past the page cache, one after another."""
+
+
+def direct(path: str, size: int, count: int, how: str, **options: Any) -> RunResult:
+    result: RunResult = api.run([*PYTHON, DIRECT, path, str(size), str(count), how], **options)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def place(engine: Path) -> Iterator[Path]:
+    """A directory on a disk that containers can write to, as a volume."""
+    directory = engine / "place"
+    directory.mkdir()
+    directory.chmod(0o777)
+    yield directory
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+
+
+@pytest.fixture(scope="module")
+def disk(engine: Path) -> str:
+    """The path of the disk that the state directory is on."""
+    (number,) = blockdev.behind(str(engine))
+    return f"/dev/{blockdev.name(number)}"
+
+
+def known_answer(run: Any, seconds: float) -> RunResult:
+    """Run until it took what it must, ± 5 %: never quicker, and slower only if the machine was busy.
+
+    blk-throttle grants no time back in which a busy machine asked for nothing.
+    """
+    for _ in range(3):
+        result: RunResult = run()
+        assert result.wall_s > seconds * 0.95
+        if result.wall_s < seconds * 1.05:
+            return result
+    message = f"{result.wall_s} s instead of {seconds}"
+    raise AssertionError(message)
+
+
+# --- known answers ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.cgroup1
+@pytest.mark.parametrize("way", ["disk", "device"])
+def test_direct_write_takes_its_time(place: Path, disk: str, way: str) -> None:
+    """50 MB at 5 MB/s take 10 s ± 5 %, and 50 MB are counted, ± 1 %."""
+    options: dict[str, Any] = {"volumes": [f"{place}:/place"]}
+    if way == "disk":
+        options["disk_write"] = RATE
+    else:
+        options["device_write_bps"] = [f"{disk}:{RATE}"]
+    r = known_answer(lambda: direct("/place/file", 409600, 122, "write", **options), 10)
+    assert r.totals["blkio.write_bytes"] == pytest.approx(409600 * 122, rel=0.01)
+    assert not r.limits.differs
+    assert [row.read_back for row in r.limits.rows()] == ["4.8 MiB/s"]
+
+
+@pytest.mark.slow
+@pytest.mark.cgroup1
+def test_direct_read_takes_its_time(place: Path) -> None:
+    """50 MB at 5 MB/s take 10 s ± 5 %, and 50 MB are counted, ± 1 %."""
+    (place / "file").write_bytes(os.urandom(MB) * 50)
+    os.sync()
+    run = lambda: direct(  # noqa: E731
+        "/place/file", 409600, 122, "read", volumes=[f"{place}:/place"], disk_read=RATE
+    )
+    r = known_answer(run, 10)
+    assert r.totals["blkio.read_bytes"] == pytest.approx(409600 * 122, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.cgroup1
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_operations_take_their_time(place: Path, how: str) -> None:
+    """500 operations at 100 a second take 5 s ± 5 %, and 500 are counted, ± 1 %."""
+    (place / "file").write_bytes(os.urandom(4096) * 500)
+    os.sync()
+    options: dict[str, Any] = {f"disk_{how}_iops": 100, "volumes": [f"{place}:/place"]}
+    r = known_answer(lambda: direct("/place/file", 4096, 500, how, **options), 5)
+    assert r.totals[f"blkio.{how}s"] == pytest.approx(500, rel=0.01)
+
+
+# --- what holds everywhere -------------------------------------------------------------------
+
+
+def test_limits_slow_down_and_are_read_back(place: Path) -> None:
+    """With a limit it takes about its time, without it doesn't; both count the same bytes."""
+    options: dict[str, Any] = {"volumes": [f"{place}:/place"]}
+    free = direct("/place/file", 65536, 32, "write", **options)
+    held = direct("/place/file", 65536, 32, "write", disk_write=MB, **options)
+    assert held.wall_s > 1.8
+    assert free.totals["blkio.write_bytes"] == held.totals["blkio.write_bytes"] == 65536 * 32
+    assert free.totals["blkio.writes"] == 32
+    (row,) = held.limits.rows()
+    assert (row.label, row.asked, row.differs) == ("disk write", row.read_back, False)
+
+
+def test_a_limit_changes_while_it_runs(place: Path, disk: str) -> None:
+    """Set and lifted by ``update``, and the cgroup's own files say so."""
+    (number,) = blockdev.behind(str(place))
+    container = Container.create(spec.build(command=["sleep", "60"]))
+    try:
+        container.start()
+        changed = container.update(disk_write="3M", device_read_iops=[f"{disk}:77"])
+        assert changed["disk_write_bps"] == {number: 3 << 20}
+        assert changed["disk_read_iops"] == {number: 77}
+        lifted = container.update(disk_write="max")
+        assert lifted["disk_write_bps"] == {}
+        assert lifted["disk_read_iops"] == {number: 77}
+    finally:
+        container.kill()
+        container.wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"device_write_bps": ["/dev/nosuch:5M"]}, SpecError, "no such file or directory"),
+        ({"device_write_bps": ["/dev/null:5M"]}, SpecError, "is not a block device"),
+        ({"device_write_bps": ["DISK:0"]}, SpecError, "0"),
+        ({"device_write_bps": ["DISK:5X"]}, SpecError, "5X"),
+        ({"disk_write": -5}, SpecError, "-5"),
+        ({"disk_read_iops": 0}, SpecError, "0"),
+        ({"device_read_bps": ["DISK:5M", "DISK:6M"]}, SpecError, "twice"),
+        ({"disk_read": "5M", "device_read_bps": ["DISK:5M"]}, SpecError, "second limit"),
+    ],
+)
+def test_nonsense_is_refused_in_a_line(
+    disk: str, engine: Path, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """Before anything is made, with the value in it and a hint."""
+    asked: Any = {
+        name: [v.replace("DISK", disk) for v in value] if isinstance(value, list) else value
+        for name, value in options.items()
+    }
+    with pytest.raises(error) as told:
+        api.run(["true"], **asked)
+    assert words in str(told.value)
+    assert "\n" not in str(told.value)
+    assert getattr(told.value, "hint", None)
+    assert os.listdir(engine / "containers") == []
+
+
+def test_a_weight_is_heeded_or_refused(disk: str) -> None:
+    """Where no disk has bfq it would do nothing, and that is an error that names the mend."""
+    name = os.path.basename(disk)
+    scheduler = Path(f"/sys/block/{name}/queue/scheduler").read_text(encoding="ascii")
+    if "[bfq]" in scheduler:
+        assert not api.run(["true"], blkio_weight=200).limits.differs
+        return
+    with pytest.raises(HostError, match="would do nothing") as told:
+        api.run(["true"], blkio_weight=200)
+    assert told.value.hint == f"echo bfq > /sys/block/{name}/queue/scheduler"
+
+
+def test_a_directory_stands_for_its_disk(place: Path) -> None:
+    """For kindness: the limit is the disk's, which a note of the run says."""
+    r = api.run(["true"], device_read_bps=[f"{place}:7M"])
+    (row,) = r.limits.rows()
+    assert row.read_back == "7 MiB/s"
+    notes = r.record["isolation"]["notes"]
+    assert any(f"device-read-bps {place}: on /dev/" in note for note in notes)
+
+
+def test_limits_leave_the_start_alone() -> None:
+    """They hold from the gate on: the set-up isn't throttled, however low they are."""
+    begin = time.monotonic()
+    api.run(["true"], disk_read="4K", disk_read_iops=1)
+    assert time.monotonic() - begin < 60
