@@ -485,7 +485,7 @@ class Birth:
         limits = {**self.cgroup.read_back(), **self.disks.facts()}
         if self.storage is not None and self.storage.size_bytes is not None:
             limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
-        return limits
+        return limits | self.net.limits()
 
     def measured_storage(self) -> dict[str, Any] | None:
         """Say how full the read-write layer's own filesystem is; None where it has none."""

@@ -322,6 +322,7 @@ class Monitor:
         self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
         diskrate.arm(self.cgroup, limits, self.birth.disks)
+        self.birth.net.shape(limits)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
         if at_ns:
@@ -346,6 +347,7 @@ class Monitor:
             options.setdefault("cpu_period", self.asked.cpu_period_us)
         change = make_limits(**options)
         disks = diskrate.plan(change, self.birth.places())
+        self.birth.net.check(change)
         self.cgroup.place(change)
         self.cgroup.arm(change)
         diskrate.arm(self.cgroup, change, disks)
@@ -355,7 +357,9 @@ class Monitor:
             for name in change.__dataclass_fields__
             if (value := getattr(change, name)) not in (None, ())
         }
-        self.asked = replace(self.asked, **fields)
+        asked = replace(self.asked, **fields)
+        self.birth.net.shape(asked)
+        self.asked = asked
         read_back = self.birth.read_back()
         if self.status in ("running", "paused"):
             elapsed = time.monotonic_ns() - self.log.begin_ns
@@ -529,6 +533,7 @@ class Monitor:
             "limits_asked": self.spec.limits.to_dict(),
             "limits_read_back": read_back,
             "limit_changes": self.changes,
+            "network_shaping": self.birth.net.shaping_counts(),
             "storage": self.birth.measured_storage(),
             "steal_ns": procfs.steal_ns() - self.steal_at_release,
             "host_cpus": os.cpu_count() or 1,

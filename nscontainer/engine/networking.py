@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from nscontainer.engine import state
 from nscontainer.errors import SpecError, StateError
+from nscontainer.limits import Limits
 from nscontainer.linux import mount, net, procfs
-from nscontainer.linux.rtnetlink import LinkStats
-from nscontainer.netspec import OTHERS, has_own_interface
-from nscontainer.network import attach, bridge, records
+from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
+from nscontainer.netspec import OTHERS, check_fit, has_own_interface
+from nscontainer.network import attach, bridge, records, shaping
 from nscontainer.network.attach import Attachment
 from nscontainer.network.records import Network
 from nscontainer.spec import ContainerSpec
@@ -69,6 +70,7 @@ class Networking:
             self.shared_fd = _namespace_of(top, spec.network.removeprefix(OTHERS))
         elif has_own_interface(spec.network):
             self.network = records.get(top, spec.network)
+        self.check(spec.limits)
 
     def reserve(self, container_id: str) -> None:
         """Have the bridge up, and an address."""
@@ -94,6 +96,37 @@ class Networking:
         if attachment is not None:
             attachment.unplug()
             attachment.give_back(alone=alone)
+
+    def check(self, limits: Limits) -> None:
+        """Refuse limits of the network that can't be kept, before anything is made or changed.
+
+        Raises
+        ------
+        SpecError
+            It has no interface of its own.
+        HostError
+            This Linux has no queue of that kind.
+        """
+        if limits.shapes_network:
+            check_fit(self.mode, ip=None, published=False, named=False, shaped=True)
+            with RtNetlink() as route:
+                shaping.check_host(route, limits)
+
+    def shape(self, limits: Limits) -> None:
+        """Hold its traffic to limits from now on."""
+        attachment = self.attachment
+        if attachment is not None and (limits.shapes_network or attachment.shaping is not None):
+            attachment.shape(limits)
+
+    def limits(self) -> dict[str, Any]:
+        """Give the limits of its network as Linux has them; empty where none was ever set."""
+        held = None if self.attachment is None else self.attachment.shaping
+        return {} if held is None else held.read_back()
+
+    def shaping_counts(self) -> Mapping[str, Mapping[str, int]] | None:
+        """Give what the limits' queues lost and held back; None where there are none."""
+        held = None if self.attachment is None else self.attachment.shaping
+        return None if held is None else held.counts()
 
     def stats(self) -> Callable[[], LinkStats] | None:
         """Give what reads the interface's counters; None where it has none of its own."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nscontainer.limits import Limits
 from nscontainer.linux import net
 from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
 from nscontainer.network import bridge, leases, records
 from nscontainer.network.records import Network
+from nscontainer.network.shaping import Shaping
 
 ETH0: Final = "eth0"
 _GONE_S: Final = 5.0
@@ -45,6 +47,8 @@ class Attachment:
     index: int = 0
     inner_index: int = 0
     route: RtNetlink | None = None
+    shaping: Shaping | None = None
+    """What holds its speed, once that has been limited."""
     _unplugged: bool = False
 
     @property
@@ -81,6 +85,18 @@ class Attachment:
         """Read the counters of ``eth0``, as the container sees them."""
         assert self.route is not None
         return self.route.stats(self.inner_index)
+
+    def shape(self, limits: Limits) -> None:
+        """Hold its traffic to limits from now on.
+
+        Raises
+        ------
+        HostError
+            This Linux can't.
+        """
+        if self.shaping is None:
+            self.shaping = Shaping(self.index, bridge.ifb(self.container_id))
+        self.shaping.arm(limits)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts for the state file and the record."""
@@ -126,6 +142,8 @@ class Attachment:
             time.sleep(0.0001)
         if self.route is not None:
             self.route.close()
+        if self.shaping is not None:
+            self.shaping.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
         with records.lock(self.top):

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import HostError
 from nscontainer.linux import tc
+from nscontainer.linux.rtnetlink import RtNetlink
 from nscontainer.linux.tc import Netem, Qdisc, Tbf
+from nscontainer.network import bridge
 
 if TYPE_CHECKING:
     from nscontainer.limits import Limits
-    from nscontainer.linux.rtnetlink import RtNetlink
 
 BURST_S: Final = 0.010
 """What may go at once after a pause: longer than a timer is late on a busy machine."""
-QUEUE_S: Final = 0.050
+QUEUE_S: Final = 0.100
 """How long a packet waits at most before the queue is full and the next one is lost."""
 LEAST_BURST: Final = 3200
 """Two Ethernet frames with their headers: a packet larger than the burst could never be sent."""
@@ -98,21 +99,19 @@ def check_host(netlink: RtNetlink, limits: Limits) -> None:
 
 
 class Shaping:
-    """What holds the traffic of one container.
+    """What holds the traffic of one container. Make it in the host's network namespace.
 
     Parameters
     ----------
-    netlink
-        A socket of the host's network namespace.
     index
         The host's end of the container's pair of interfaces.
     ifb
-        A name for the interface that what it sends goes through; made when needed, and
-        :meth:`close` removes it.
+        A name for the interface that what it sends goes through: made when needed, and removed by who
+        removes the pair.
     """
 
-    def __init__(self, netlink: RtNetlink, index: int, ifb: str) -> None:
-        self._netlink = netlink
+    def __init__(self, index: int, ifb: str) -> None:
+        self._netlink = RtNetlink()
         self._index = index
         self._ifb = ifb
         self._ifb_index = 0
@@ -143,12 +142,21 @@ class Shaping:
             self._put(self._ifb_index, self._tx, tx)
             return
         if not self._ifb_index:
-            self._ifb_index = tc.add_ifb(self._netlink, self._ifb)
+            self._ifb_index = self._make_ifb()
         first = self._tx == Pipe()
         self._put(self._ifb_index, self._tx, tx)
         if first:
             self._netlink.set_up(self._ifb_index)  # a queue is put on faster before
             tc.redirect_received(self._netlink, self._index, self._ifb_index)
+
+    def _make_ifb(self) -> int:
+        try:
+            index = tc.add_ifb(self._netlink, self._ifb)
+        except OSError as error:
+            message = f"what it sends can't be limited: {error}"
+            raise HostError(message, hint="modprobe ifb, or a Linux with CONFIG_IFB") from None
+        bridge.no_ipv6(self._ifb)
+        return index
 
     def _put(self, index: int, now: Pipe, wanted: Pipe) -> None:
         """Change a queue where it stays of its kind, so that what waits in it is not lost."""
@@ -196,7 +204,5 @@ class Shaping:
         }
 
     def close(self) -> None:
-        """Remove the interface that is beside the pair; the pair's own queues go with the pair."""
-        if self._ifb_index:
-            self._netlink.delete_link(self._ifb)
-            self._ifb_index = 0
+        """Let go of the socket; the queues go with the interfaces."""
+        self._netlink.close()

@@ -22,12 +22,12 @@ MBIT = 1_000_000
     ("bps", "expected"),
     [
         (8_000, Tbf(1_000, 3_200, 16_000)),
-        (10 * MBIT, Tbf(1_250_000, 12_500, 75_000)),
-        (1_000 * MBIT, Tbf(125_000_000, 1_250_000, 7_500_000)),
+        (10 * MBIT, Tbf(1_250_000, 12_500, 137_500)),
+        (1_000 * MBIT, Tbf(125_000_000, 1_250_000, 13_750_000)),
     ],
 )
 def test_the_bucket_for_a_rate(bps: int, expected: Tbf) -> None:
-    """10 ms may go at once and 50 ms may wait; at a low rate, two frames and ten."""
+    """10 ms may go at once and 100 ms may wait; at a low rate, two frames and ten."""
     assert shaping.bucket(bps) == expected
 
 
