@@ -357,9 +357,9 @@ class Monitor:
             for name in change.__dataclass_fields__
             if (value := getattr(change, name)) not in (None, ())
         }
-        asked = replace(self.asked, **fields)
-        self.birth.net.shape(asked)
-        self.asked = asked
+        in_force = replace(self.asked, **fields)
+        self.birth.net.shape(in_force)
+        self.asked = in_force
         read_back = self.birth.read_back()
         if self.status in ("running", "paused"):
             elapsed = time.monotonic_ns() - self.log.begin_ns
