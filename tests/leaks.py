@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,9 @@ def look() -> Found:
         "mount": sorted(mounts()),
         "file": sorted(files()),
         "interface": sorted(os.listdir("/sys/class/net")),
+        "route": sorted(routes()),
+        "nft table": sorted(nft_tables()),
+        "network namespace": sorted(namespaces()),
         "loop device": sorted(loops()),
     }
 
@@ -68,6 +73,31 @@ def loops() -> Iterator[str]:
             continue
         if "/containers/" in file or "/standby/" in file:
             yield f"{entry.parts[3]} {file}"
+
+
+def routes() -> Iterator[str]:
+    """IPv4 routes of the main table: interface, destination and mask, as Linux shows them."""
+    for line in Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]:
+        words = line.split()
+        yield f"{words[0]} {words[1]}/{words[7]}"
+
+
+def nft_tables() -> Iterator[str]:
+    """Tables of ours, where there is nft to list them."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=False
+        )
+        yield from (line for line in done.stdout.splitlines() if "nscontainer" in line)
+
+
+def namespaces() -> Iterator[str]:
+    """Network namespaces held by a file: ip-netns(8)'s, and any mount of one."""
+    with contextlib.suppress(OSError):
+        yield from os.listdir("/run/netns")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        if " - nsfs " in line:
+            yield line.split()[4]
 
 
 def files() -> Iterator[str]:

@@ -56,10 +56,10 @@ def let_go(bridge: str) -> None:
     with _record() as record:
         holders = set(_living(record.get("holders", []))) - {bridge}
         record["holders"] = sorted(holders)
-        if holders or not record.get("interfaces"):
+        if holders:
             return
         if _read("all") != 1:  # else somebody has come to need it meanwhile
-            for name in record["interfaces"]:
+            for name in record.get("interfaces", []):  # none: a host that no route leads from
                 with contextlib.suppress(HostError):
                     _write(name, 0)
         record["interfaces"] = []

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.userns]
 WAYS = {
     "command": "api.run(['sleep', '1000'])",
     "cell": "api.run_cell('import time; time.sleep(1000)')",
+    "bridged": "api.run(['sleep', '1000'], network='bridge')",
 }
 
 
@@ -36,18 +37,17 @@ class Traces:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        self.mounts = sorted(leaks.mounts())
-        self.interfaces = sorted(os.listdir("/sys/class/net"))
+        self.before = leaks.look()
 
     def left(
         self, owner: Owner | None = None, ids: Iterator[str] | tuple[str, ...] = ()
     ) -> list[str]:
         """Everything that has stayed, a line each."""
         found = [f"file {it}" for it in holdings(self.top, standby=True)]
-        found += [f"mount {it}" for it in leaks.mounts() if it not in self.mounts]
-        found += [
-            f"interface {it}" for it in os.listdir("/sys/class/net") if it not in self.interfaces
-        ]
+        now = leaks.look()
+        for kind in now.keys() - {"file", "cgroup", "loop device"}:  # of those, ours alone
+            found += [f"{kind} {it}" for it in now[kind] if it not in self.before[kind]]
+        found += [f"loop device {it}" for it in leaks.loops() if str(self.top) in it]
         found += [f"cgroup {it}" for it in leaks.cgroups() if any(one in it for one in ids)]
         if owner is not None:
             found += [f"process {pid} {name}" for pid, name in owner.offspring().items()]
