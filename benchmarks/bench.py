@@ -58,6 +58,12 @@ class Bench:
         return self._stack.enter_context(Docker(self.directory / "docker"))
 
     @functools.cached_property
+    def bridged_docker(self) -> Docker:
+        """Another, in a network namespace of its own, where it has its bridge."""
+        _ = self.timer
+        return self._stack.enter_context(Docker(self.directory / "bridged", bridge=True))
+
+    @functools.cached_property
     def bundle(self) -> Bundle:
         """What crun runs, equal to our ``run(["/bin/true"])``."""
         return self.new_bundle("bundle")
@@ -80,9 +86,9 @@ class Bench:
             fresh_overlay=fresh_overlay,
         )
 
-    def ours(self, *, holding_bytes: int = 0) -> Ours:
+    def ours(self, *, holding_bytes: int = 0, standby: bool = True) -> Ours:
         """Start a process that uses nscontainer; the caller leaves it."""
-        return Ours(holding_bytes=holding_bytes)
+        return Ours(holding_bytes=holding_bytes, standby=standby)
 
     @functools.cached_property
     def workload(self) -> Workload:

@@ -30,6 +30,8 @@ class Docker:
     ----------
     images
         Without them for False: for who brings images of their own.
+    bridge
+        In a network namespace of its own, with its bridge there; without either otherwise.
 
     Raises
     ------
@@ -37,7 +39,7 @@ class Docker:
         It isn't installed, or doesn't start (with its own last words).
     """
 
-    def __init__(self, top: Path, *, images: bool = True) -> None:
+    def __init__(self, top: Path, *, images: bool = True, bridge: bool = False) -> None:
         self.top = top
         self.client = [need("docker"), "--host", f"unix://{top}/docker.sock"]
         if str(top).startswith(("/run/", "/etc/")):
@@ -47,12 +49,13 @@ class Docker:
             (top / name).mkdir(parents=True)
         words = [
             *sandbox.prefix(pids=True),
+            *((need("unshare"), "--net") if bridge else ()),
             *("sh", "-c", _COVERED, "sh", str(top), need("dockerd")),
             *("--host", f"unix://{top}/docker.sock", "--pidfile", str(top / "docker.pid")),
             *("--data-root", str(top / "data"), "--exec-root", str(top / "exec")),
-            # No bridge, no NAT: the machine's interfaces and firewall are not touched, and every
-            # container here is run with --network none.
-            *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
+            # No bridge out here, no NAT: the machine's interfaces and firewall are not touched.
+            *(() if bridge else ("--bridge", "none")),
+            *("--iptables=false", "--ip6tables=false"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs"),
             *("--cgroup-parent", f"/{sandbox.CGROUP_PARENT}"),
         ]
@@ -77,9 +80,9 @@ class Docker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def command(self, image: str, *words: str) -> list[str]:
+    def command(self, image: str, *words: str, network: str = "none") -> list[str]:
         """Give the ``docker run`` of a command, for :meth:`benchmarks.sandbox.Timer.time`."""
-        return [*self.client, "run", "--rm", "--network", "none", image, *words]
+        return [*self.client, "run", "--rm", "--network", network, image, *words]
 
     def close(self) -> None:
         """End the daemon and with it its containerd, its shims and its mounts."""

@@ -23,10 +23,15 @@ class Ours:
     ----------
     state
         Its state directory; None for the machine's own.
+    standby
+        Whether containers may be made ahead.
     """
 
-    def __init__(self, *, holding_bytes: int = 0, state: Path | None = None) -> None:
+    def __init__(
+        self, *, holding_bytes: int = 0, state: Path | None = None, standby: bool = True
+    ) -> None:
         place = {} if state is None else {"NSCONTAINER_STATE_DIR": str(state)}
+        place |= {} if standby else {"NSCONTAINER_STANDBY": "0"}
         path = os.pathsep.join([str(ROOT), str(ROOT / "magics"), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
