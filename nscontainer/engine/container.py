@@ -273,9 +273,11 @@ class Container:
         """Ask the monitor for something and wait for its reply."""
         with self._connect() as sock:
             sock.settimeout(patience_s)
-            wire.send(sock, {"op": op, "seq": 1, **arguments})
             inbox = wire.Inbox(sock)
-            received = inbox.get()
+            received = None
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                wire.send(sock, {"op": op, "seq": 1, **arguments})
+                received = inbox.get()
         if received is None:
             message = f"container {self.name!r} ended before it answered"
             raise StateError(message)
