@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from nscontainer import units
-from nscontainer.measure import headline, rates, records
+from nscontainer.measure import flows, headline, rates, records
 from nscontainer.measure.text import percent, text_of
 from nscontainer.palette import VERMILLION
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ICONS: Final = {"error": "✖", "warning": "⚠", "info": "ℹ"}  # noqa: RUF001  # they are meant
 COLUMNS: Final = 100
 LINES: Final = 6
+_LIMITS_OF: Final[dict[str, tuple[str, ...]]] = {"disk": ("disk_", "device_"), "network": ("net_",)}
+"""How the limits begin whose rows say what was moved there."""
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 220, 48
 
@@ -44,7 +46,9 @@ def line(run: RunResult) -> str:
 
 def text(run: RunResult) -> str:
     """Give the run as at most :data:`LINES` lines of at most :data:`COLUMNS` columns."""
-    lines = _wrapped([*headline.parts(run), _limits_line(run)])[:3]
+    *first, ended = headline.parts(run)
+    moved = flows.parts(run)
+    lines = _wrapped([*first, *moved, ended, _limits_line(run)])[: 4 if moved else 3]
     curve = _text_curve(run)
     if curve:
         lines.append(curve)
@@ -156,6 +160,11 @@ def _limits_table(run: RunResult) -> str:
         listed.insert(0, ("CPU", None, None, False, _share(run)))
     if "memory_bytes" not in names:
         listed.append(("memory", None, None, False, _peak(run)))
+    listed += [
+        (what, None, None, False, how)
+        for what, how in (part.split(" ", 1) for part in flows.parts(run))
+        if not any(name.startswith(_LIMITS_OF[what]) for name in names)
+    ]
     for label, asked, read_back, differs, had in listed:
         read = _escaped(read_back or "–")
         if differs:
@@ -187,7 +196,7 @@ def _had(run: RunResult, row: LimitRow) -> str | None:
             return units.format_seconds(run.wall_s)
         case "cpu_time_s":
             return None if run.cpu_s is None else units.format_seconds(run.cpu_s)
-    return None
+    return flows.had(run, row.name)
 
 
 def _share(run: RunResult) -> str | None:

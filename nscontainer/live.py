@@ -11,9 +11,10 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nscontainer import units
+from nscontainer import live_flows, units
+from nscontainer.live_flows import Flows
 from nscontainer.measure.text import percent, plural, size
-from nscontainer.palette import BLUE, OFF_SCALE, ORANGE, VERMILLION
+from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE, VERMILLION
 from nscontainer.schema import INDEX, NA, ROW_FIELDS, ROW_PREFIX
 from nscontainer.spec import PERIOD_US
 
@@ -62,6 +63,8 @@ class Progress:
         """In CPUs, as the newest sample has it; None where unlimited."""
         self.memory: int | None = None
         self.pids: int | None = None
+        self.flows = Flows()
+        """Disk and network; shown where a limit of theirs was asked."""
         self._marks: list[_Mark] = []
         self._last: array.array[int] | None = None
         self._most: int | None = None
@@ -72,6 +75,7 @@ class Progress:
             self._take(rows[at : at + ROW_FIELDS])
 
     def _take(self, row: array.array[int]) -> None:
+        self.flows.take(row)
         last = self._last
         if last is None or not self._marks:
             self._marks.append(
@@ -181,7 +185,7 @@ def parts(now: Progress) -> list[str]:
         said.append(f"memory {units.format_size(now.memory)}{of}")
     if now.pids is not None and now.pids > 1:
         said.append(plural(now.pids, "task"))
-    return said
+    return said + now.flows.parts()
 
 
 def text(now: Progress) -> str:
@@ -206,7 +210,8 @@ def html(now: Progress, state: str = "runs") -> str:
         '<div style="font-family:system-ui,sans-serif;font-size:13px;line-height:1.45">'
         f'<div style="font-variant-numeric:tabular-nums;margin:2px 0 6px 0">{line}</div>'
         '<div style="display:flex;flex-wrap:wrap;gap:6px 28px">'
-        f"{_cpu_panel(now)}{_memory_panel(now)}</div></div>"
+        f"{_cpu_panel(now)}{_memory_panel(now)}"
+        f"{''.join(_flow_panel(now, names) for names in live_flows.PANELS)}</div></div>"
     )
 
 
@@ -244,6 +249,24 @@ def _memory_panel(now: Progress) -> str:
         curves.append(_stair(line, now, top, VERMILLION, dashes))
         named.append(("limit", VERMILLION))
     return _panel(curves, units.format_size(top / 1.1), now, named)
+
+
+def _flow_panel(now: Progress, names: tuple[str, ...]) -> str:
+    """Draw both directions of disk or network, where one of them is limited."""
+    flows = now.flows
+    if not any(map(flows.limited, names)):
+        return ""
+    rates, limits = ([get(name) for name in names] for get in (flows.steps, flows.limits))
+    figures = [v for steps in (*rates, *limits) for _, _, v in steps if v is not None]
+    top = max([*figures, 1.0]) * 1.1
+    looks = ((BLUE, 'stroke-width="1.8"'), (GREEN, 'stroke-width="1.8" stroke-dasharray="7 2 2 2"'))
+    curves = [_stair(r, now, top, *look) for r, look in zip(rates, looks, strict=True)]
+    dashes = 'stroke-width="1.5" stroke-dasharray="5 3"'
+    curves += [_stair(steps, now, top, VERMILLION, dashes) for steps in limits]
+    _, text, scale = live_flows.SHOWN[names[0]]
+    named = [(live_flows.SHOWN[n][0], look[0]) for n, look in zip(names, looks, strict=True)]
+    scale_text = text(float(f"{top / 1.1 * scale:.3g}"))
+    return _panel(curves, scale_text, now, [*named, ("limit", VERMILLION)])
 
 
 def _panel(curves: list[str], top: str, now: Progress, named: list[tuple[str, str]]) -> str:

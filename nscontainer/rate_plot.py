@@ -11,7 +11,7 @@ import numpy as np
 from nscontainer import curves, drawing, units
 from nscontainer.measure import rates
 from nscontainer.measure.rates import Stretch
-from nscontainer.measure.text import byte_rate
+from nscontainer.measure.text import byte_rate, decimal_size
 from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Panel:
     """From the counter's unit to the limit's."""
     unit: Callable[[float], tuple[str, float]]
     text: Callable[[float], str]
+    total: Callable[[float], str]
     window_s: float = WINDOW_S
 
 
@@ -73,7 +74,7 @@ KINDS: Final = {
             Flow("blkio.read_bytes", "read", "read_bps", BLUE, "-"),
             Flow("blkio.write_bytes", "write", "write_bps", GREEN, "-."),
         ),
-        rates.disk_limit, 1.0, _bytes, byte_rate,
+        rates.disk_limit, 1.0, _bytes, byte_rate, units.format_size,
     ),
     "iops": Panel(
         "disk",
@@ -81,7 +82,7 @@ KINDS: Final = {
             Flow("blkio.reads", "reads", "read_iops", BLUE, "-"),
             Flow("blkio.writes", "writes", "write_iops", GREEN, "-."),
         ),
-        rates.disk_limit, 1.0, lambda _most: ("operations/s", 1.0), _operations,
+        rates.disk_limit, 1.0, lambda _most: ("operations/s", 1.0), _operations, "{:.0f}".format,
         2 * WINDOW_S,  # there may be few
     ),
     "net": Panel(
@@ -90,7 +91,7 @@ KINDS: Final = {
             Flow("net.rx_bytes", "in", "rx_bps", BLUE, "-"),
             Flow("net.tx_bytes", "out", "tx_bps", GREEN, "-."),
         ),
-        rates.net_limit, 8.0, _bits, units.format_bit_rate,
+        rates.net_limit, 8.0, _bits, units.format_bit_rate, decimal_size,
     ),
 }  # fmt: skip
 
@@ -157,7 +158,7 @@ def _panel(axis: Axes, run: RunResult, kind: str) -> None:
     axis.set_ylabel(f"{panel.what}\n({unit})")
     for flow, (at, values) in drawn:
         total = run.totals[flow.column] or 0
-        text = str(int(total)) if kind == "iops" else units.format_size(total)
+        text = panel.total(float(total))
         axis.plot(
             at, values / divisor, color=flow.colour, linestyle=flow.line, linewidth=2,
             label=f"{flow.name}: {text}",

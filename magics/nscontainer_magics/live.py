@@ -85,14 +85,17 @@ class Live:
     def _begin(self, container: Container) -> None:
         self._follower = (self._session or container).follow()
         self.progress = live.Progress(period_us=container.spec.limits.cpu_period_us)
+        self.progress.flows.limit(container.spec.limits)
 
     def _look_at_limit(self, container: Container) -> None:
-        """Read the memory limit now and then: it isn't in the samples, and an update may change it."""
+        """Read the other limits now and then: they aren't in the samples, and an update may change them."""
         from nscontainer.cli.stats import memory_limit
 
         if time.monotonic() >= self._limit_at:
             self._limit_at = time.monotonic() + _LIMIT_EVERY_S
             self.progress.memory_limit = memory_limit(container)
+            with contextlib.suppress(NsContainerError, OSError):  # it ends just now
+                self.progress.flows.limit(container.limits())
 
     def end(self, result: RunResult | None) -> None:
         """Show the run as it was in the end, if it was shown at all; None where nobody knows."""

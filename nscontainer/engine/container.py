@@ -22,7 +22,7 @@ from nscontainer.engine import making, pump, state, wire
 from nscontainer.engine.attached import Attached
 from nscontainer.engine.following import Follower
 from nscontainer.errors import EngineError, NotFoundError, SpecError, StateError
-from nscontainer.limits import LASTING
+from nscontainer.limits import LASTING, Limits
 from nscontainer.linux import procfs
 from nscontainer.schema import NA, NAMES
 from nscontainer.spec import ContainerSpec
@@ -384,6 +384,10 @@ class Container:
             raise SpecError(message, hint='as update(cpu="50%")')
         reply = self._call("update", limits=_plain(limit_options))
         return dict(reply["read_back"])
+
+    def limits(self) -> Limits:
+        """Give the limits as asked so far, every update made to them."""
+        return Limits.from_dict(self._call("limits")["asked"])
 
     def stats(self) -> dict[str, int | None]:
         """Take a reading now.

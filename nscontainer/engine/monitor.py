@@ -430,6 +430,9 @@ class Monitor:
             self.session.highest(row, len(row) - len(COLUMNS))
         return {"row": row}
 
+    def _op_limits(self, _: wire.Message) -> wire.Message:
+        return {"asked": self.asked.to_dict()}
+
     def _op_samples(self, _: wire.Message) -> wire.Message:
         return {"fds": (self.birth.samples_fd,)}
 

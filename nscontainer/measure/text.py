@@ -28,6 +28,14 @@ def size(size_bytes: float | None) -> str:
     return units.format_size(size_bytes).replace(".0 ", " ")
 
 
+def decimal_size(size_bytes: float) -> str:
+    """Write bytes with a decimal suffix, as networks count: ``12.5 MB``."""
+    for limit, suffix in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size_bytes >= limit:
+            return f"{size_bytes / limit:.3g} {suffix}"
+    return f"{size_bytes:.0f} B"
+
+
 def byte_rate(bytes_per_s: float) -> str:
     """Write bytes a second: ``5 MiB/s``."""
     return f"{size(bytes_per_s)}/s"

@@ -218,3 +218,33 @@ def test_every_warning_is_there():
     assert len(run.warnings) > 5
     for warning in run.warnings:
         assert card._escaped(warning.message) in html
+
+
+def test_what_was_moved_is_said_with_its_limit():
+    """Where there was traffic or a limit; nothing of what a program reads of itself."""
+    moved = {
+        "blkio.write_bytes": lambda t: 5 * MIB * t,
+        "blkio.read_bytes": lambda t: 1000 * t,
+        "net.rx_bytes": lambda t: 1.25e6 * t,
+        "net.tx_bytes": lambda t: 2e4 * t,
+    }
+    run = factories.flow(10, moved, spec.limits(disk_write="5M", net_rate="10mbit"))
+    said = card.text(run)
+    assert "disk 50 MiB written at 5 MiB/s of 5 MiB/s" in said
+    assert (
+        "network 12.5 MB in at 10 Mbit/s of 10 Mbit/s, 200 kB out at 160 kbit/s of 10 Mbit/s"
+        in (said.replace("\n  ", " "))
+    )
+    assert " read" not in said.replace("read back", "")
+    assert "exit 0" in said
+    html = card.html(run)
+    assert "12.5 MB at 10 Mbit/s" in html
+    free = factories.flow(10, moved, spec.Limits())
+    assert "disk 50 MiB written at 5 MiB/s\n" in card.text(free)
+    assert "50 MiB written at 5 MiB/s" in card.html(free)
+    assert "network" not in card.html(factories.flow(1, {}, spec.Limits())).split("<details")[0]
+    changed = factories.flow(
+        10, moved, spec.limits(disk_write="5M"), limit_changes=[change(4, disk_write="9M")]
+    )
+    assert "50 MiB written at 5 MiB/s" in card.text(changed)
+    assert "5 MiB/s of" not in card.text(changed)

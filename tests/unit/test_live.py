@@ -8,9 +8,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from nscontainer import live, schema
+from nscontainer import live, schema, spec
 from nscontainer.engine.following import Follower
 from nscontainer.live import Progress
+from nscontainer.live_flows import Flows
 from nscontainer.measure import RunResult
 from tests.unit import factories
 from tests.unit.factories import MIB
@@ -112,6 +113,48 @@ def test_the_line_and_the_picture():
     assert tags <= {"div", "strong", "small", "span", "svg", "rect", "polyline", "polygon"}
     assert html.count("stroke-dasharray") == 2  # the quota and the limit
     assert live.html(progress(factories.run(5), memory_limit=10**12)).count("dasharray") == 1
+
+
+def test_disk_and_network_show_where_they_are_limited():
+    """From whole reading to whole reading, with no saw; the limit steps where it was changed."""
+    run = factories.flow(
+        6,
+        {
+            "net.rx_bytes": lambda t: 1.25e6 * t,
+            "net.tx_bytes": lambda t: 1000 * t,
+            "blkio.write_bytes": lambda t: 5 * MIB * min(t, 3),
+        },
+        spec.Limits(),
+    )
+    plain = progress(run)
+    assert "network" not in live.text(plain)
+    assert "network" not in live.html(plain)
+    now = Progress()
+    now.flows.limit(spec.limits(net_rx="10mbit", disk_write="5M"))
+    now.add(rows(run, until_s=2.5))
+    assert "disk written 5 MiB/s of 5 MiB/s · network in 10 Mbit/s of 10 Mbit/s" in live.text(now)
+    now.flows.limit(spec.limits(net_rx="20mbit", disk_write="5M"))
+    now.add(rows(run)[len(rows(run, until_s=2.5)) :])
+    assert "disk written 0 B/s of 5 MiB/s · network in 10 Mbit/s of 20 Mbit/s" in live.text(now)
+    rates = [rate for _, _, rate in now.flows.steps("net.rx_bytes")]
+    assert rates == pytest.approx([1.25e6] * len(rates), rel=0.01)
+    assert {v for _, _, v in now.flows.limits("net.rx_bytes")} == {1.25e6, 2.5e6}
+    html = live.html(now)
+    ET.fromstring(html.replace("&ensp;", " "))
+    assert html.count("<svg") == 3 + (now.memory is not None and now.memory > 0)
+
+
+def test_flows_of_a_long_run_stay_few():
+    """An hour has no more marks than a minute."""
+    flows = Flows()
+    row = array.array("q", [0] * schema.ROW_FIELDS)
+    at = schema.INDEX["net.rx_bytes"] + schema.ROW_PREFIX
+    for i in range(36_000):
+        row[0], row[at] = i * 100_000_000, i * 1000
+        flows.take(row)
+    steps = flows.steps("net.rx_bytes")
+    assert len(steps) <= 240
+    assert {round(rate or 0) for _, _, rate in steps} == {10_000}
 
 
 def test_a_log_is_followed(tmp_path):

@@ -328,7 +328,7 @@ def test_network_in_bits_and_one_line_for_both_directions():
     )
     axis = run.plot("net")
     assert axis.get_ylabel() == "network\n(Mbit/s)"
-    assert line(axis, "in: 6.0 MiB").get_ydata() == pytest.approx(10, rel=0.01)
+    assert line(axis, "in: 6.25 MB").get_ydata() == pytest.approx(10, rel=0.01)
     assert line(axis, "out").get_ydata() == pytest.approx(0.8, rel=0.01)
     assert [entry.get_label() for entry in axis.lines].count("limit") == 1
     assert "limit 10 Mbit/s" in texts(axis)
