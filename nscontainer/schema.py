@@ -165,13 +165,21 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "blkio.throttle.io_serviced Write",
         "io.stat wios",
     ),
-    _counter("net.rx_bytes", "bytes", "bytes received", "/proc/PID/net/dev", "the same"),
-    _counter("net.tx_bytes", "bytes", "bytes sent", "/proc/PID/net/dev", "the same"),
+    _counter("net.rx_bytes", "bytes", "bytes received", "eth0: IFLA_STATS_LINK_64", "the same"),
+    _counter("net.tx_bytes", "bytes", "bytes sent", "eth0: IFLA_STATS_LINK_64", "the same"),
     _counter(
-        "net.rx_dropped", "count", "packets dropped on receipt", "/proc/PID/net/dev", "the same"
+        "net.rx_dropped",
+        "count",
+        "packets dropped on receipt",
+        "eth0: IFLA_STATS_LINK_64",
+        "the same",
     ),
     _counter(
-        "net.tx_dropped", "count", "packets dropped on sending", "/proc/PID/net/dev", "the same"
+        "net.tx_dropped",
+        "count",
+        "packets dropped on sending",
+        "eth0: IFLA_STATS_LINK_64",
+        "the same",
     ),
     _counter(
         "psi.cpu",
