@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from nscontainer import options
 from nscontainer.cli import image_options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
-from nscontainer_magics import defaults, image_commands, image_transfer, session_commands
+from nscontainer_magics import (
+    defaults,
+    image_commands,
+    image_transfer,
+    network_commands,
+    session_commands,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,6 +66,8 @@ def call(words: Sequence[str]) -> Any:
         if name in image_options.COMMANDS:
             print(image_options.parser(name, magic=True).format_help())
             return None
+        if name == "network":
+            return network_commands.network(arguments)
         print(f"%container {name} {COMMANDS[name].usage}".rstrip())
         print(COMMANDS[name].summary)
         return None
@@ -368,6 +376,17 @@ COMMANDS: Final[dict[str, Command]] = {
     "kill": Command(_kill, "[-s SIGNAL] NAME…", "kill it, or send a signal", takes_name=True),
     "rm": Command(_remove, "[-f] NAME…", "remove it and all it has written", takes_name=True),
     "rename": Command(_rename, "NAME NEW", "give it another name", takes_name=True),
+    "port": Command(
+        network_commands.port,
+        "NAME",
+        "ports of the host that lead to it, as a DataFrame",
+        takes_name=True,
+    ),
+    "network": Command(
+        network_commands.network,
+        "create|ls|rm|inspect NAME…",
+        "networks, for containers to reach each other by name",
+    ),
     **{name: _about_images(name) for name in image_options.COMMANDS},
     "defaults": Command(
         defaults.command,

@@ -12,7 +12,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, context_
 from IPython.core.getipython import get_ipython
 
 from nscontainer import options
-from nscontainer.cli import create
+from nscontainer.cli import create, network_options
 from nscontainer_magics import cell_line, commands, defaults, image_cell, variables
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ _CELL: Final = re.compile(r"\s*%%container(?:\s|$)")
 _IMAGE_CELL: Final = re.compile(r"\s*%%image(?:\s|$)")
 _LINE: Final = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%container(?:\s|$)")
 _CHOICES: Final = {
-    "--network": ("none", "host"),
-    "--net": ("none", "host"),
     "--seccomp": ("default", "unconfined"),
     "--cpu": ("10%", "20%", "50%", "100%"),
     "--cpus": ("0.1", "0.2", "0.5", "1"),
@@ -80,6 +78,8 @@ def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
         return [before + name for name in _variables()]
     if previous in ("--image", "--from"):
         return ["host", *_images()]
+    if previous in ("--network", "--net"):
+        return ["none", "host", *_networks()]
     if previous in _CHOICES:
         return _CHOICES[previous]
     for option in options.OPTIONS:
@@ -96,7 +96,11 @@ def _sub_command(words: list[str]) -> Iterable[str]:
         return ()
     if words[0] == "defaults":
         return _flags(words, _flags_of(defaults.parser()))
-    if words[0] in ("update", "create") and (words[-1].startswith("-") or words[-2] in _CHOICES):
+    if words[0] == "network":
+        return _network(words[1:])
+    if words[0] in ("update", "create") and (
+        words[-1].startswith("-") or words[-2] in (*_CHOICES, "--network", "--net")
+    ):
         groups = ("limits",) if words[0] == "update" else create.GROUPS
         flags = [f for o in options.OPTIONS if o.group in groups and o.magic for f in o.flags]
         return _flags(words, flags if words[0] == "update" else [*flags, "--detach"])
@@ -104,6 +108,26 @@ def _sub_command(words: list[str]) -> Iterable[str]:
         return re.findall(r"(?<=\[)-{1,2}\w+", command.usage)
     names = _names() if command.takes_name else []
     return [*names, *_images()] if command.takes_image else names
+
+
+def _network(words: list[str]) -> Iterable[str]:
+    if len(words) == 1:
+        return network_options.ACTIONS
+    action = network_options.ACTIONS.get(words[0])
+    if action is None:
+        return ()
+    if words[-1].startswith("-"):
+        return _flags_of(network_options.parser(words[0], magic=True))
+    return _networks() if action.names else ()
+
+
+def _networks() -> list[str]:
+    """List the names of networks."""
+    from nscontainer import networks
+
+    with contextlib.suppress(Exception):
+        return [network.name for network in networks.list()]
+    return ["bridge"]
 
 
 def _images() -> list[str]:

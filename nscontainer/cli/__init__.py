@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rm": ("manage", "remove a container"),
     "rename": ("manage", "give a container another name"),
     "inspect": ("manage", "print all that is known of a container or an image, as JSON"),
+    "port": ("networks", "print the ports of the host that lead to a container"),
+    "network": ("networks", "make, list, inspect and remove networks: create, ls, inspect, rm"),
     "images": ("images", "list images"),
     "pull": ("image_transfer", "get an image from a registry"),
     "push": ("image_transfer", "send an image to a registry"),

@@ -28,6 +28,7 @@ from nscontainer.errors import EngineError, SetupError
 from nscontainer.linux import caps, cgroup, clone, mount, procfs
 from nscontainer.linux.syscalls import KernelError
 from nscontainer.netspec import OTHERS
+from nscontainer.network import names
 from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
 
 PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
@@ -217,8 +218,7 @@ class Birth:
     def _make_monitor_ends(self) -> None:
         """Make what only the monitor and its clients need."""
         self.state["init_pid"] = self.pid
-        if self.net.attachment is not None:
-            self.state["network"] = self.net.attachment.to_dict()
+        self.state |= self.net.facts()
         self.state["init_start"] = procfs.start_time(self.pid)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.listener.bind(f"{self.directory}/monitor.sock")
@@ -411,7 +411,12 @@ class Birth:
     def _name_files(self, hostname: str) -> dict[str, tuple[str, str]]:
         """Give the name files' places and texts, those that the image has a place for."""
         places = self.request.lowers[0].name_files
-        texts = _name_files(hostname, private=self.namespaces["net"] == "private")
+        texts = names.files(
+            hostname,
+            host=self.namespaces["net"] == "host",
+            place=self.net.place,
+            add_hosts=self.spec.add_hosts,
+        )
         return {
             os.path.basename(path): (places[path], text)
             for path, text in texts.items()
@@ -557,27 +562,6 @@ def _setup_error(answer: dict[str, Any]) -> errors.NsContainerError:
     kind = getattr(errors, str(answer.get("kind")), EngineError)
     made: errors.NsContainerError = kind(answer["message"], hint=answer.get("hint"))
     return made
-
-
-def _name_files(hostname: str, *, private: bool) -> dict[str, str]:
-    """Give the text of the name files: the container's own, or with the host's network, the host's."""
-    if private:
-        hosts = (
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-            f"127.0.1.1\t{hostname}\n"
-        )
-        resolv = "# no network: no name server\n"
-    else:
-        hosts, resolv = _read("/etc/hosts"), _read("/etc/resolv.conf")
-    return {"/etc/hostname": f"{hostname}\n", "/etc/hosts": hosts, "/etc/resolv.conf": resolv}
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(65536)
-    except OSError:
-        return ""
 
 
 def _hierarchies(paths: dict[str, str]) -> dict[str, str]:

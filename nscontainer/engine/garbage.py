@@ -42,7 +42,7 @@ def collect(top: str | None = None) -> list[str]:
         done += _sweep_cgroups(live)
         done += _sweep_names(top)
         with contextlib.suppress(NsContainerError, OSError):
-            done += networking.release_unused(top)
+            done += networking.collect(top)
     return done
 
 

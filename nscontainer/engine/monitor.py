@@ -160,6 +160,8 @@ class Monitor:
             watched.append(self.birth.sync.fileno())
         if self.session is not None:
             watched += self.session.filenos()
+        if self.birth.net.resolver is not None:
+            watched.append(self.birth.net.resolver.fileno())
         return watched + self.joiners.filenos()
 
     def _ended(self) -> bool:
@@ -209,12 +211,20 @@ class Monitor:
                 self._kill("user")
         elif self.birth.sync is not None and source == self.birth.sync.fileno():
             self._read_init()
-        elif source in self.joiners.filenos():
+        elif source in self.clients:
+            self._serve_client(self.clients[source])
+        else:
+            self._serve_part(source)
+
+    def _serve_part(self, source: int) -> None:
+        """Let that part of the monitor go on whose fd this is."""
+        resolver = self.birth.net.resolver
+        if source in self.joiners.filenos():
             self.joiners.serve(source)
         elif self.session is not None and source in self.session.filenos():
             self.session.serve(source)
-        elif source in self.clients:
-            self._serve_client(self.clients[source])
+        elif resolver is not None and source == resolver.fileno():
+            resolver.serve()
 
     def _serve_client(self, client: wire.Inbox) -> None:
         self._read(client)

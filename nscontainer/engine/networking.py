@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from nscontainer.engine import state
-from nscontainer.errors import SpecError, StateError
+from nscontainer.engine.neighbours import Neighbours
+from nscontainer.errors import HostError, SpecError, StateError
 from nscontainer.limits import Limits
 from nscontainer.linux import mount, net, procfs
 from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
 from nscontainer.netspec import OTHERS, check_fit, has_own_interface
-from nscontainer.network import attach, bridge, records, shaping
+from nscontainer.network import attach, bridge, dns, names, nat, publish, records, shaping
 from nscontainer.network.attach import Attachment
+from nscontainer.network.names import Place
 from nscontainer.network.records import Network
 from nscontainer.spec import ContainerSpec
 
@@ -41,6 +44,13 @@ def release_unused(top: str) -> list[str]:
     return bridge.release_unused(top, alive(top))
 
 
+def collect(top: str) -> list[str]:
+    """Remove what killed monitors left of rules as well: what `gc` does."""
+    done = release_unused(top)
+    tables = [*publish.collect(top, alive(top)), *nat.collect()] if os.geteuid() == 0 else []
+    return done + [f"removed the rules {table}" for table in tables]
+
+
 class Networking:
     """One container's network.
 
@@ -49,12 +59,12 @@ class Networking:
     top
         The state directory.
     spec
-        Its ``network`` and ``ip`` are looked up at once.
+        Its ``network`` and ``ip`` are looked up, and its ports taken, at once.
 
     Raises
     ------
     NotFoundError, StateError, SpecError
-        There is no such network, or no such container to share one with.
+        There is no such network, or no such container to share one with; or a port is taken.
     """
 
     def __init__(self, top: str, spec: ContainerSpec) -> None:
@@ -65,35 +75,89 @@ class Networking:
         self.attachment: Attachment | None = None
         self.shared_fd: int | None = None
         """The namespace of the container whose network is shared."""
-        self._asked_ip = spec.ip
+        self.resolver: dns.Resolver | None = None
+        self._spec = spec
+        self._shared_place: Place | None = None
+        self._published = False
         if spec.network.startswith(OTHERS):
-            self.shared_fd = _namespace_of(top, spec.network.removeprefix(OTHERS))
+            self.shared_fd, facts = _namespace_of(top, spec.network.removeprefix(OTHERS))
+            if place := facts.get("network") or facts.get("shares"):
+                self._shared_place = Place(place["ip"], place["gateway"])
         elif has_own_interface(spec.network):
             self.network = records.get(top, spec.network)
+            publish.check(self.network, spec.publish)
         self.check(spec.limits)
+        reaches = "net" in spec.host_namespaces or self.network or self._shared_place
+        names.check(spec.add_hosts, reaches_host=bool(reaches))
+        self.ports = publish.reserve(spec.publish)
+
+    @property
+    def place(self) -> Place | None:
+        """Where it is on its network, or on the one that it shares."""
+        if self.attachment is not None:
+            return Place(self.attachment.ip, self.attachment.network.gateway)
+        return self._shared_place
+
+    def facts(self) -> dict[str, Any]:
+        """Give what the state file says of it."""
+        if self.attachment is not None:
+            ports = [asdict(port) for port in self.ports.ports]
+            return {"network": self.attachment.to_dict() | {"ports": ports}}
+        if self._shared_place is not None:
+            place = self._shared_place
+            return {"shares": {"ip": place.address, "gateway": place.gateway}}
+        return {}
 
     def reserve(self, container_id: str) -> None:
         """Have the bridge up, and an address."""
         if self.network is not None:
             self.attachment = attach.reserve(
-                self._top, container_id, self.network, ip=self._asked_ip, alive=alive(self._top)
+                self._top, container_id, self.network, ip=self._spec.ip, alive=alive(self._top)
             )
 
     def plug(self, pid: int) -> None:
-        """Make the interface in the namespace of the first process."""
-        if self.attachment is not None:
-            flags = os.O_RDONLY | os.O_CLOEXEC
-            self.attachment.plug(os.open(f"/proc/{pid}/ns/net", flags))
+        """Make the interface in the namespace of the first process, and what it is reached by."""
+        if self.attachment is None:
+            return
+        network, there = self.attachment.network, self.attachment
+        there.plug(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        with net.within(there.netns_fd):
+            udp, tcp = dns.sockets()
+        others = Neighbours(self._top, network)
+        self.resolver = dns.Resolver(
+            udp,
+            tcp,
+            lookup=others.address,
+            reverse=others.name,
+            servers=self._spec.dns,
+            forward=not network.internal,
+        )
+        if self.ports.ports:
+            self._published = True
+            publish.set_up(network, there.container_id, there.ip, self.ports.ports)
 
     def unplug(self) -> None:
         """Begin to remove the interface: nothing is to be read of it any more."""
         if self.attachment is not None:
+            self._withdraw(self.attachment)
             self.attachment.unplug()
+
+    def _withdraw(self, attachment: Attachment) -> None:
+        """Answer and pass on nothing any more; once is enough."""
+        resolver, self.resolver = self.resolver, None
+        if resolver is not None:
+            resolver.close()
+        if self._published:
+            self._published = False
+            with contextlib.suppress(HostError):  # what is left goes with the network's own
+                publish.tear_down(attachment.network, attachment.container_id)
+        self.ports.close()
 
     def leave(self, *, alone: Callable[[], bool]) -> None:
         """Remove the interface, and give the address back; once is enough."""
         attachment, self.attachment = self.attachment, None
         if attachment is not None:
+            self._withdraw(attachment)
             attachment.unplug()
             attachment.give_back(alone=alone)
 
@@ -149,8 +213,8 @@ class Networking:
             )
 
 
-def _namespace_of(top: str, ref: str) -> int:
-    """Open the network namespace of a running container."""
+def _namespace_of(top: str, ref: str) -> tuple[int, dict[str, Any]]:
+    """Open the network namespace of a running container, and give its state."""
     container_id = state.find(top, ref)
     directory = f"{top}/{state.CONTAINERS}/{container_id}"
     facts = state.read(directory) or {}
@@ -172,4 +236,4 @@ def _namespace_of(top: str, ref: str) -> int:
             os.close(fd)
         message = f"container {ref!r} has just ended: it has no network to share"
         raise StateError(message, hint="start it anew, and share its network while it runs")
-    return fd
+    return fd, facts

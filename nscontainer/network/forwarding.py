@@ -22,10 +22,14 @@ from typing import Any, Final
 from nscontainer.errors import HostError
 from nscontainer.linux import nftables
 
-PLACE: Final = "/run/nscontainer-forwarding.json"
 TABLE: Final = "nscontainer_forwarding"
 OURS: Final = "nsc"
 """What the names of our bridges begin with."""
+
+
+def place() -> str:
+    """Give the file of what was switched on in this network namespace."""
+    return f"/run/nscontainer-forwarding-{os.stat('/proc/self/ns/net').st_ino}.json"
 
 
 def hold(bridge: str) -> None:
@@ -43,8 +47,7 @@ def hold(bridge: str) -> None:
             return
         switched = set(record.get("interfaces", []))
         fresh = {name for name in _uplinks() - switched if _read(name) == 0}
-        # First the rule, then the switch: the host is never a router in between.
-        if fresh or not switched:
+        if fresh:  # first the rule, then the switch: the host is never a router in between
             _keep_apart(switched | fresh)
         record |= {"holders": sorted(holders), "interfaces": sorted(switched | fresh)}
     for name in fresh:
@@ -68,17 +71,17 @@ def let_go(bridge: str) -> None:
 
 def collect() -> None:
     """Put everything back if bridges went without saying so."""
-    if os.path.exists(PLACE):
+    if os.path.exists(place()):
         let_go("")
 
 
 def _keep_apart(interfaces: set[str]) -> None:
     names = ", ".join(f'"{name}"' for name in sorted(interfaces))
-    rule = f"iifname {{ {names} }} oifname {{ {names} }} drop" if names else ""
     nftables.run(
         f"add table ip {TABLE}\ndelete table ip {TABLE}\n"
         f"table ip {TABLE} {{ chain forward {{\n"
-        f"type filter hook forward priority filter; policy accept;\n{rule}\n}}\n}}\n"
+        f"type filter hook forward priority filter; policy accept;\n"
+        f"iifname {{ {names} }} oifname {{ {names} }} drop\n}}\n}}\n"
     )
 
 
@@ -127,7 +130,7 @@ def _record() -> Iterator[dict[str, Any]]:
             record = {}
         yield record
         if not record.get("holders") and not record.get("interfaces"):
-            os.unlink(PLACE)
+            os.unlink(place())
             return
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(record).encode(), 0)
@@ -136,11 +139,12 @@ def _record() -> Iterator[dict[str, Any]]:
 
 
 def _locked() -> int:
+    path = place()
     while True:
-        fd = os.open(PLACE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(fd), os.stat(PLACE)):
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
                 return fd
         except FileNotFoundError:
             pass  # its last holder removed it while we waited

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nscontainer.errors import SpecError
-from nscontainer.netspec import HOST_GATEWAY
+from nscontainer.netspec import HOST_GATEWAY, LOCALHOST
 
 RESOLVER: Final = "127.0.0.11"
 """Where a container on a network finds its resolver (Docker's address)."""
@@ -16,49 +16,61 @@ _LOCAL: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a container is on its network; everything None without one."""
+    """Where a container is on its network."""
 
-    address: str | None = None
-    gateway: str | None = None
+    address: str
+    gateway: str
 
 
 def files(
     hostname: str,
-    name: str,
     *,
     host: bool,
-    place: Place | None,
+    place: Place | None = None,
     add_hosts: Iterable[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Give the text of the name files, by path.
 
     Parameters
     ----------
-    name
-        The container's own, by which others on the network find it.
     host
         Whether it shares the host's network: then it has the host's files.
     place
         Its place on a network, or that of the container it shares one with; None without.
     """
-    own = hostname if name == hostname else f"{hostname} {name}"
     if host:
         hosts, resolv = read("/etc/hosts"), read("/etc/resolv.conf")
-    elif place is not None and place.address is not None:
-        hosts = f"{_LOCAL}{place.address}\t{own}\n"
+    elif place is not None:
+        hosts = f"{_LOCAL}{place.address}\t{hostname}\n"
         resolv = _resolv()
     else:
         hosts = f"{_LOCAL}127.0.1.1\t{hostname}\n"
         resolv = "# no network: no name server\n"
-    gateway = "127.0.0.1" if host else place and place.gateway
     if hosts and not hosts.endswith("\n"):
         hosts += "\n"
+    gateway = gateway_of(host=host, place=place)
     for added, address in add_hosts:
-        if address == HOST_GATEWAY and gateway is None:
-            message = f"add-host {added}:{HOST_GATEWAY}: without a network there is no gateway"
-            raise SpecError(message, hint="--network bridge, or an address instead")
         hosts += f"{gateway if address == HOST_GATEWAY else address}\t{added}\n"
     return {"/etc/hostname": f"{hostname}\n", "/etc/hosts": hosts, "/etc/resolv.conf": resolv}
+
+
+def gateway_of(*, host: bool, place: Place | None) -> str | None:
+    """Give the address at which the host is reached; None without a network."""
+    return LOCALHOST if host else None if place is None else place.gateway
+
+
+def check(add_hosts: Iterable[tuple[str, str]], *, reaches_host: bool) -> None:
+    """Refuse ``host-gateway`` where there is none.
+
+    Raises
+    ------
+    SpecError
+        With the name.
+    """
+    for added, address in add_hosts:
+        if address == HOST_GATEWAY and not reaches_host:
+            message = f"add-host {added}:{HOST_GATEWAY}: without a network there is no gateway"
+            raise SpecError(message, hint="--network bridge, or an address instead")
 
 
 def _resolv() -> str:

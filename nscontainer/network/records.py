@@ -248,6 +248,12 @@ def host_routes() -> list[tuple[str, int, int]]:
     return routes
 
 
+def contains(network: Network, address: str) -> bool:
+    """Tell whether an address is of a network's subnet."""
+    base, mask = _numbers(network.subnet)
+    return (base ^ struct.unpack("!I", socket.inet_aton(address))[0]) & mask == 0  # type: ignore[no-any-return]
+
+
 def _numbers(subnet: str) -> tuple[int, int]:
     address, _, length = subnet.partition("/")
     base: int = struct.unpack("!I", socket.inet_aton(address))[0]

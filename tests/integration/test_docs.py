@@ -18,7 +18,15 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("engine")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["python.md", "limits.md", "isolation.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python.md",
+        "limits.md",
+        "isolation.md",
+        pytest.param("networks.md", marks=pytest.mark.network),
+    ],
+)
 def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of the page, in order, in one namespace; their assertions hold."""
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nscontainer.errors import SpecError
 from nscontainer.network import dns, dnswire, names
 
 NAMES = {"web": "10.213.0.2", "db": "10.213.0.3"}
@@ -219,18 +220,19 @@ def test_the_name_files(monkeypatch):
     monkeypatch.setattr(names, "read", lambda path: texts[path])
     place = names.Place("10.213.0.2", "10.213.0.1")
     hosts = [("db", "10.0.0.9"), ("me", "host-gateway")]
-    files = names.files("abc", "web", host=False, place=place, add_hosts=hosts)
+    files = names.files("abc", host=False, place=place, add_hosts=hosts)
     assert files["/etc/hosts"].splitlines()[2:] == [
-        "10.213.0.2\tabc web",
+        "10.213.0.2\tabc",
         "10.0.0.9\tdb",
         "10.213.0.1\tme",
     ]
     assert files["/etc/resolv.conf"] == "nameserver 127.0.0.11\nsearch a b\noptions ndots:0\n"
     assert names.host_servers() == ["9.9.9.9"]
-    alone = names.files("abc", "abc", host=False, place=None, add_hosts=hosts[:1])
+    alone = names.files("abc", host=False, place=None, add_hosts=hosts[:1])
     assert alone["/etc/hosts"].endswith("127.0.1.1\tabc\n10.0.0.9\tdb\n")
-    with pytest.raises(ValueError, match="without a network there is no gateway"):
-        names.files("abc", "abc", host=False, place=None, add_hosts=hosts)
-    shared = names.files("abc", "abc", host=True, place=None, add_hosts=hosts)
+    with pytest.raises(SpecError, match="without a network there is no gateway"):
+        names.check(hosts, reaches_host=False)
+    names.check(hosts, reaches_host=True)
+    shared = names.files("abc", host=True, place=None, add_hosts=hosts)
     assert shared["/etc/hosts"] == "h\n10.0.0.9\tdb\n127.0.0.1\tme\n"
     assert shared["/etc/resolv.conf"] == texts["/etc/resolv.conf"]
