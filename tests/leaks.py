@@ -27,7 +27,7 @@ def look() -> Found:
         "cgroup": sorted(cgroups()),
         "mount": sorted(mounts()),
         "file": sorted(files()),
-        "interface": sorted(os.listdir("/sys/class/net")),
+        "interface": sorted(interfaces()),
         "route": sorted(routes()),
         "nft table": sorted(nft_tables()),
         "network namespace": sorted(namespaces()),
@@ -56,6 +56,11 @@ def cgroups() -> Iterator[str]:
     for directory, _, _ in os.walk("/sys/fs/cgroup"):
         if "nscontainer" in directory:
             yield directory
+
+
+def interfaces() -> Iterator[str]:
+    """Network interfaces, but for two that the module ifb brings along when it is loaded."""
+    return (name for name in os.listdir("/sys/class/net") if name not in ("ifb0", "ifb1"))
 
 
 def mounts() -> Iterator[str]:
