@@ -100,6 +100,13 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "state-dir": {"linux": _OTHER_STATE_DIR},
     "libseccomp": _package("libseccomp2", "libseccomp", "libseccomp"),
+    "bridge": {**_CONFINED, "linux": "sudo modprobe -a bridge veth"},
+    "nftables": _package("nftables", "nftables", "nftables"),
+    "tbf": {**_CONFINED, "linux": "sudo modprobe sch_tbf, or a Linux with CONFIG_NET_SCH_TBF"},
+    "netem": {
+        **_CONFINED,
+        "linux": "sudo modprobe sch_netem, or a Linux with CONFIG_NET_SCH_NETEM",
+    },
     "cgroup-none": {
         **_CONFINED,
         "wsl2": _SYSTEMD,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nscontainer import doctor
-from nscontainer.doctor import kernel, trial
+from nscontainer.doctor import kernel, network, trial
 from nscontainer.linux import clone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +27,19 @@ def test_everything_needed_works_for_root() -> None:
                  "CPU quota", "memory limit", "pids limit", "sampling"):  # fmt: skip
         assert findings[name].status == "works", findings[name]
     assert not any("the trial itself failed" in f.detail for f in findings.values())
+
+
+@pytest.mark.root
+@pytest.mark.network
+def test_networks_are_tried_apart_from_the_hosts() -> None:
+    """Bridge, rules and queues are found; the host's own interfaces and tables are as before."""
+    before = sorted(os.listdir("/sys/class/net"))
+    seen = {one.name: one for one in network.networks()}
+    assert seen["networks"].status == "works", seen
+    assert seen["network speed"].status in ("works", "limited"), seen
+    assert not {"nsc0", "nsv0"} & {*os.listdir("/sys/class/net")} - {*before}
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert "nscontainer_doctor" not in tables.stdout
 
 
 def test_it_leaves_nothing_beside_the_state_directory(

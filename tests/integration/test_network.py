@@ -446,6 +446,25 @@ def _standing_by(top: Path) -> list[str]:
     return there()
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.004, 0.008, 0.012, 0.02, 0.2])
+@pytest.mark.parametrize("victim", ["owner", "nsc-spawner"])
+def test_the_owner_or_spawner_is_killed_while_the_next_is_made(
+    top: Path, victim: str, delay_s: float
+) -> None:
+    """SIGKILL at whatever moment of the making ahead: neither interface nor bridge nor lease stays."""
+    owner = Owner(top, "api.run(['true'], network='bridge')\nprint('ran', flush=True)\ninput()")
+    assert owner.line() == "ran"
+    network = records.get(str(top), "bridge")
+    time.sleep(delay_s)
+    pids = [pid for pid, name in owner.offspring().items() if name == victim]
+    os.kill(pids[0] if pids else owner.process.pid, signal.SIGKILL)
+    eventually(lambda: not of_ours([network.bridge]))
+    assert of_ours([network.bridge]) == []
+    assert leases.held(str(top), network) == {}
+    owner.kill()
+    assert eventually(lambda: not owner.offspring())
+
+
 def test_one_that_is_lost_is_told(top: Path) -> None:
     """The monitor of a bridged container is killed: its caller is told, the interface goes by itself."""
     container = Container.create(spec.build(SLEEP, network="bridge"), start=True)
