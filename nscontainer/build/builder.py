@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,10 @@ from nscontainer.build.newlayer import NewLayer, Owner
 from nscontainer.build.stages import Stage, expanded
 from nscontainer.build.state import State
 from nscontainer.build.trees import Node, Tree, Union
+from nscontainer.engine.state import state_dir
 from nscontainer.errors import NotFoundError, NsContainerError, SpecError
+from nscontainer.image import host
+from nscontainer.image.below import HostLayer
 from nscontainer.image.records import timestamp
 from nscontainer.image.tree import remove_tree
 
@@ -314,13 +318,13 @@ class _Building:
 
     def _tree(self, now: State) -> Union:
         """Give what an image of these layers shows, as a tree."""
-        below = ["/"] if now.on_host else []
+        below = [trees.HOST] if now.on_host else []
         image = self._image(now)
-        if image is None:
-            return Union(below)
-        self.store.unpack(image)
+        if image is not None:
+            self.store.unpack(image)
         found = [self.store.layer_dir(layer.diff_id) for layer in now.layers]
-        return Union([*below, *(directory for directory in found if directory is not None)])
+        whole = [*below, *(directory for directory in found if directory is not None)]
+        return Union(whole, _unseen()) if now.on_host else Union(whole)
 
     def _written(self, layer: NewLayer) -> Layer:
         return self.store.add_layer(layer.write)
@@ -355,6 +359,13 @@ class _Building:
             # By its manifest: an image that is only the cache's may have the same config.
             self.store.tag(image.manifest.digest, name)
         return self.store.get(image.manifest.digest)
+
+
+def _unseen() -> Callable[[str], bool]:
+    """Give what tells that a path of this machine is one that containers of ``host`` don't see."""
+    plan = host.plan((), home=os.path.expanduser("~"), hide=[state_dir()])
+    layer = HostLayer(plan.views[0])
+    return lambda path: layer.stat(path.lstrip("/")) is None
 
 
 @dataclass

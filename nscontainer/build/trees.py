@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -27,6 +27,8 @@ _KINDS: Final[dict[int, Kind]] = {
 }
 _MAX_LINKS: Final = 40  # path_resolution(7)
 READ_LIMIT_BYTES: Final = 1 << 20
+HOST: Final = "/."
+"""This machine's root as the lowest directory of a union; so written, its files are told from layers'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,14 @@ class Union:
     ----------
     directories
         The layers' diff directories in overlayfs's form, the lowest first.
+    hides
+        Tells whether what has a path in :data:`HOST` isn't to be seen, as in a container of it.
     """
 
-    def __init__(self, directories: Iterable[str]) -> None:
+    def __init__(
+        self, directories: Iterable[str], hides: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._hides = hides
         self._stacks: dict[str, tuple[str, ...]] = {"": tuple(reversed(list(directories)))}
 
     def look(self, path: str) -> Node | None:
@@ -151,7 +158,7 @@ class Union:
             return node_at(stack[0], xattrs=True) if stack else None
         parent, _, name = path.rpartition("/")
         for directory in self._stack(parent):
-            node = node_at(f"{directory}/{name}", xattrs=True)
+            node = self._node(f"{directory}/{name}", xattrs=True)
             if node is not None:
                 return None if _is_whiteout(node) else node
         return None
@@ -162,9 +169,14 @@ class Union:
         for directory in self._stack(path):
             for entry in os.scandir(directory):
                 if entry.name not in found:
-                    node = node_at(entry.path, xattrs=False)
+                    node = self._node(entry.path)
                     found[entry.name] = node is not None and not _is_whiteout(node)
         return sorted(name for name, is_there in found.items() if is_there)
+
+    def _node(self, real: str, *, xattrs: bool = False) -> Node | None:
+        if real.startswith(f"{HOST}/") and self._hides(real[len(HOST) :]):
+            return None
+        return node_at(real, xattrs=xattrs)
 
     def _stack(self, path: str) -> tuple[str, ...]:
         """Give the directories that are merged at a path, the topmost first."""
@@ -173,7 +185,7 @@ class Union:
             merged = []
             for directory in self._stack(parent):
                 real = f"{directory}/{name}"
-                node = node_at(real, xattrs=False)
+                node = self._node(real)
                 if node is None:
                     continue
                 if node.kind != "dir":

@@ -388,6 +388,17 @@ def test_on_the_host_image(tmp_path: Path) -> None:
     assert build("FROM onhost\nRUN cat /opt/made").said == "made\n"
 
 
+def test_a_copy_from_the_host_image_sees_what_its_containers_see(tmp_path: Path) -> None:
+    """What ``host`` hides gets into no image: COPY --from a stage on it is not another way in."""
+    text = "FROM host AS a\nRUN echo made > /opt/made\nFROM base\nCOPY --from=a /opt/made /bin/env* {} /x/"
+    assert build(text.format("/etc/passwd"), tmp_path, "taken").image is not None
+    assert "made" in shell("taken", "ls /x; cat /x/made")
+    for hidden in ("/etc/shadow", str(tmp_path)):
+        assert os.path.exists(hidden)
+        with pytest.raises(SpecError, match="isn't there"):
+            build(text.format(hidden), tmp_path)
+
+
 def test_network() -> None:
     """RUN has the host's network unless none is asked for, of the build or of the RUN."""
     text = "FROM host\nRUN ls /sys/class/net | wc -l\nRUN --network=none ls /sys/class/net | wc -l"
