@@ -17,6 +17,7 @@ from nscontainer.build import expand
 from nscontainer.build.dockerfile import Instruction, script_of
 from nscontainer.build.stages import PROXIES, args, expanded, machine
 from nscontainer.errors import SpecError
+from nscontainer.image import reconfigure
 from nscontainer.image.records import BASE_LABEL, Image, Layer
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +63,7 @@ class State:
     @classmethod
     def of(cls, image: Image) -> State:
         """Begin with an image."""
-        config = copy.deepcopy(dict(image.config.get("config") or {}))
+        config = reconfigure.settings(image.config, f"image {(*image.names, image.id)[0]}")
         labels = dict(config.get("Labels") or {})
         on_host = labels.pop(BASE_LABEL, None) == "host"
         if "Labels" in config:

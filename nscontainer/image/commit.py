@@ -62,7 +62,8 @@ def commit(
     facts = container.inspect()
     with store.holding():
         config, layers = _base(store, facts)
-        settings = reconfigure.apply(config.get("config") or {}, changes)
+        what = f"image {facts.get('image', 'host')}"
+        settings = reconfigure.apply(reconfigure.settings(config, what), changes)
         with container.held() if pause else contextlib.nullcontext():
             layer = add_layer(store, container)
         step = {

@@ -39,8 +39,19 @@ _CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
 def encode(value: Any) -> bytes:
-    """Write JSON as the store does: no spaces, UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    r"""Write JSON as the store does: no spaces, UTF-8.
+
+    Raises
+    ------
+    ImageError
+        A text in it has half a character, which UTF-8 can't say: JSON's ``\ud800``, or a byte that
+        came by a command line.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        raise ImageError(f"what an image says must be UTF-8, and {text!r} is not") from None
 
 
 def decode(data: bytes, what: str) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def to_oci(manifest: bytes, media_type: str, what: str) -> bytes:
         raise ImageError(message)
     for part in (config, *layers):
         kind = part.get("mediaType") if isinstance(part, dict) else None
-        if kind not in _TO_OCI:
+        if not isinstance(kind, str) or kind not in _TO_OCI:
             message = f"{what} has a layer of a kind not done: {kind!r:.120}"
             raise ImageError(message, hint="tar, tar+gzip and tar+zstd are")
     if media_type == OCI_MANIFEST and all(

@@ -8,13 +8,52 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from nscontainer.errors import SpecError
+from nscontainer.errors import ImageError, SpecError
 from nscontainer.spec import parse_signal
 
 _PORT: Final = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?")
 _NAME: Final = re.compile(r"[^=\s\0]+")
 
 Settings = dict[str, Any]
+
+_TEXTS: Final = ("Env", "OnBuild", "Shell")
+_COMMANDS: Final = ("Cmd", "Entrypoint")
+_TABLES: Final = ("Labels", "Volumes", "ExposedPorts")
+_WORDS: Final = ("User", "WorkingDir", "StopSignal")
+
+
+def settings(config: Mapping[str, Any], what: str) -> Settings:
+    """Give a copy of an image configuration's ``config``, to be changed, without what is null in it.
+
+    Parameters
+    ----------
+    what
+        What errors call the image.
+
+    Raises
+    ------
+    ImageError
+        Something in it is of another kind than OCI says (image-spec: config.md): nothing can be
+        built on that. Docker doesn't take such an image at all.
+    """
+    found = config.get("config") or {}
+    if not isinstance(found, dict):
+        raise ImageError(f"the config of {what} is damaged: {found!r:.60} is no table of settings")
+    made = {key: value for key, value in json.loads(json.dumps(found)).items() if value is not None}
+    for key, value in made.items():
+        fits = (
+            (key not in _TEXTS or _is_texts(value))
+            and (key not in _COMMANDS or isinstance(value, str) or _is_texts(value))
+            and (key not in _TABLES or isinstance(value, dict))
+            and (key not in _WORDS or isinstance(value, str))
+        )
+        if not fits:
+            raise ImageError(f"the config of {what} is damaged: its {key} is {value!r:.60}")
+    return made
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def apply(config: Mapping[str, Any], changes: Iterable[str]) -> Settings:

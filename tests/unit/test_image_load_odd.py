@@ -155,3 +155,15 @@ def test_bombs(store: Store) -> None:
     with pytest.raises(ImageError, match="taken for a bomb"):
         rootfs.import_(io.BytesIO(bomb), "root:1", store=store)
     assert left(store) == []
+
+
+@pytest.mark.parametrize("kind", [[], {}, [[]], 7])
+def test_a_layer_of_no_kind_at_all(store: Store, kind: object) -> None:
+    """A layer's media type that isn't even a text is refused like one that isn't known."""
+    blobs: Members = {}
+    oci_image(blobs, *LAYERS)
+    parts = [json.loads(data) for data in blobs.values() if bytes(data).startswith(b"{")]
+    manifest = next(part for part in parts if "layers" in part)
+    manifest["layers"][0]["mediaType"] = kind
+    with pytest.raises(ImageError):
+        store.add_manifest(json.dumps(manifest).encode(), media.OCI_MANIFEST, name="lab")

@@ -1,0 +1,64 @@
+"""Bases whose configuration was written by somebody else, or by nobody in his right mind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nscontainer.build import builder, dockerfile
+from nscontainer.build.asked import Options
+from nscontainer.errors import ImageError
+from nscontainer.image import reconfigure
+from nscontainer.image.records import Image
+from nscontainer.image.store import Store
+
+TEXT = 'FROM lab\nENV A=1\nLABEL a=b\nVOLUME /v\nEXPOSE 80\nSHELL ["sh"]\nCMD a\nWORKDIR /\nUSER 1'
+
+
+def built_on(store: Store, settings: Any) -> Image:
+    plain = {"architecture": "amd64", "os": "linux", "config": settings}
+    store.make_image(plain, [], name="lab")
+    file = dockerfile.parse(TEXT)
+    return builder.build(file, None, Options(tags=("made",)), store=store, on_event=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        1, "x", ["x"],
+        {"Env": 1}, {"Env": "A=1"}, {"Env": [1]}, {"Env": {"A": "1"}},
+        {"Labels": ["a"]}, {"Labels": 1}, {"Volumes": ["/v"]}, {"Volumes": 1}, {"ExposedPorts": "80"},
+        {"OnBuild": 1}, {"OnBuild": [None]}, {"Shell": 1}, {"Cmd": 1}, {"Cmd": [1]}, {"Entrypoint": {}},
+        {"User": 1}, {"WorkingDir": []}, {"StopSignal": 15},
+    ],
+)  # fmt: skip
+def test_a_base_with_odd_settings_is_an_error_of_ours(store: Store, settings: Any) -> None:
+    """One line that names the image, where Docker wouldn't have taken it at all; never a traceback."""
+    with pytest.raises(ImageError, match="the config of image lab"):
+        built_on(store, settings)
+    with pytest.raises(ImageError, match="is damaged"):  # what a commit asks
+        reconfigure.settings({"config": settings}, "it")
+
+
+def test_what_is_null_in_a_base_is_not_there(store: Store) -> None:
+    """Go writes null for what is empty."""
+    keys = (
+        "Env",
+        "Labels",
+        "Volumes",
+        "ExposedPorts",
+        "OnBuild",
+        "Shell",
+        "Cmd",
+        "Entrypoint",
+        "User",
+    )
+    assert built_on(store, dict.fromkeys(keys)).env[-1] == "A=1"
+    assert built_on(store, None).env[-1] == "A=1"
+
+
+def test_half_a_character_is_an_error_of_ours(store: Store) -> None:
+    """JSON can say one, as no UTF-8 can; so can bytes of a command line."""
+    with pytest.raises(ImageError, match="UTF-8"):
+        built_on(store, {"Env": ["B=\udcff"]})
