@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import builtins
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nscontainer.errors import SpecError
-from nscontainer.network.records import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Network", "create", "get", "inspect", "list", "remove"]
+    from nscontainer.network.records import Network
 
 
 def create(
@@ -48,20 +48,20 @@ def create(
     StateError
         The name is taken, or the subnet overlaps another network's or a route of the host's.
     """
+    top = _top()
     from nscontainer.network import records
 
-    records.check_name(name)
     pairs = labels.items() if isinstance(labels, Mapping) else map(_label, labels or ())
     return records.create(
-        _top(), name, subnet=subnet, gateway=gateway, internal=internal, labels=dict(pairs)
+        top, name, subnet=subnet, gateway=gateway, internal=internal, labels=dict(pairs)
     )
 
 
 def list() -> builtins.list[Network]:  # noqa: A001 - docker-py's name
     """List the networks: the built-in ``bridge`` first, then by name."""
+    top = _top()
     from nscontainer.network import records
 
-    top = _top()
     records.get(top, records.DEFAULT)  # it is there once somebody asks
     return records.listed(top)
 
@@ -74,9 +74,10 @@ def get(reference: str) -> Network:
     NotFoundError
         There is none, or several.
     """
+    top = _top()
     from nscontainer.network import records
 
-    return records.get(_top(), reference)
+    return records.get(top, reference)
 
 
 def inspect(reference: str) -> dict[str, Any]:
@@ -105,10 +106,11 @@ def inspect(reference: str) -> dict[str, Any]:
 
 def containers(network: Network) -> builtins.list[dict[str, str]]:
     """List who is on a network now: ``name``, ``id`` and ``ip`` of each container that lives."""
+    top = _top()
     from nscontainer.engine import state
     from nscontainer.network import leases
 
-    top, found = _top(), []
+    found = []
     for address, container_id in leases.held(top, network).items():
         directory = f"{top}/{state.CONTAINERS}/{container_id}"
         if state.is_owned(directory):  # else it stands by, or its monitor was killed
@@ -127,6 +129,7 @@ def remove(reference: str) -> None:
     StateError
         It is built in, or a container is on it.
     """
+    top = _top()
     from nscontainer.linux.rtnetlink import RtNetlink
     from nscontainer.network import bridge, records
 
@@ -137,7 +140,7 @@ def remove(reference: str) -> None:
                 bridge.remove(route, network)
         return users
 
-    records.remove(_top(), reference, bring_down)
+    records.remove(top, reference, bring_down)
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -149,6 +152,10 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _top() -> str:
+    if sys.platform != "linux":
+        from nscontainer.doctor import explain_missing
+
+        raise explain_missing()
     from nscontainer.engine import state
 
     top = state.state_dir()

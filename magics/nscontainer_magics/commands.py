@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
-from nscontainer.cli import image_options
+from nscontainer.cli import image_options, network_options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
 from nscontainer_magics import (
     defaults,
@@ -159,11 +159,20 @@ def _ps(words: list[str]) -> DataFrame:
                     "image": facts["image"],
                     "command": _what(facts["spec"]) if command is None else " ".join(command),
                     "status": facts["status"],
+                    "ports": network_options.ports_text(_ports(facts)),
                     "exit_code": record.get("exit_code"),
                     "age_s": round(now - facts["created_unix"], 1),
                 }
             )
-    return _table(rows, ("name", "id", "image", "command", "status", "exit_code", "age_s"))
+    return _table(rows, _PS)
+
+
+_PS: Final = ("name", "id", "image", "command", "status", "ports", "exit_code", "age_s")
+
+
+def _ports(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    living = facts["status"] in ("created", "running", "paused")
+    return network_options.ports(facts) if living else []
 
 
 def _what(spec: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nscontainer import options, spec
+from nscontainer.cli import network_options
 from nscontainer.cli.engine import container_type
 from nscontainer.cli.output import write_all
 from nscontainer.cli.text import age, error_line, shorten, table
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nscontainer.engine.container import Container
 
 COMMAND_WIDTH = 30
+LIVING = ("created", "running", "paused")
 
 
 def _parser(name: str, description: str, targets: str | None = "CONTAINER") -> options.Parser:
@@ -87,13 +89,14 @@ def _facts(container: Container) -> dict[str, Any]:
         "ended_unix": ended,
         "exit_code": record.get("exit_code"),
         "lost": bool(facts.get("lost")),
+        "ports": network_options.ports(facts) if facts["status"] in LIVING else [],
     }
 
 
 def ps_table(rows: Sequence[dict[str, Any]], *, now: float, full: bool = False) -> str:
     """Lay out what :func:`_facts` gave as Docker's table."""
     return table(
-        ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"],
+        ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"],
         [
             [
                 row["id"],
@@ -101,6 +104,7 @@ def ps_table(rows: Sequence[dict[str, Any]], *, now: float, full: bool = False) 
                 "(session)" if row.get("session") else _command_text(row["command"], full=full),
                 f"{age(now - row['created_unix'])} ago",
                 status_text(row, now),
+                network_options.ports_text(row["ports"]),
                 row["name"],
             ]
             for row in rows

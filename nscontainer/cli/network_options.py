@@ -116,3 +116,11 @@ def ports(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the published ports of a container from what `inspect` says of it."""
     found: list[dict[str, Any]] = (facts.get("network") or {}).get("ports") or []
     return found
+
+
+def ports_text(found: list[dict[str, Any]]) -> str:
+    """Write ports as Docker does: ``127.0.0.1:8080->80/tcp, …``."""
+    return ", ".join(
+        f"{port['host_ip']}:{port['host_port']}->{port['port']}/{port['protocol']}"
+        for port in found
+    )

@@ -47,6 +47,7 @@ def ensure(top: str, route: RtNetlink, network: Network) -> int:
         Linux refused, or the rules can't be made.
     """
     if _is_up(network.bridge):
+        nat.refresh(network)
         return socket.if_nametoindex(network.bridge)
     if network not in records.listed(top):
         message = f"network {network.name!r} has changed meanwhile"

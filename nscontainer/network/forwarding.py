@@ -54,6 +54,11 @@ def hold(bridge: str) -> None:
         _write(name, 1)
 
 
+def lags() -> bool:
+    """Tell whether an interface of the host's has come that should forward and doesn't."""
+    return _read("all") != 1 and any(_read(name) == 0 for name in _uplinks())
+
+
 def let_go(bridge: str) -> None:
     """Put everything back if this was the last bridge that is up."""
     with _record() as record:

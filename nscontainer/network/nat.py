@@ -42,6 +42,12 @@ def set_up(network: Network) -> None:
         forwarding.hold(network.bridge)
 
 
+def refresh(network: Network) -> None:
+    """Have interfaces of the host that have come since forward too, as a VPN's: a route's glance."""
+    if not network.internal and forwarding.lags():
+        forwarding.hold(network.bridge)
+
+
 def tear_down(network: Network) -> None:
     """Remove the rules of a network, those of ports published on it too."""
     own = f"{PREFIX}{network.id}"

@@ -168,13 +168,15 @@ ROW = {
     "id": "0123456789ab", "name": "box", "image": "host", "command": ["sh", "-c", "echo " + "x" * 40],
     "status": "running", "created_unix": 90.0, "released_unix": 95.0, "ended_unix": None,
     "exit_code": None, "lost": False,
+    "ports": [{"host_ip": "127.0.0.1", "host_port": 8080, "port": 80, "protocol": "tcp"}],
 }  # fmt: skip
 
 
 def test_ps_table() -> None:
     """Docker's columns; a command is cut unless asked not to be."""
     header, line = manage.ps_table([ROW], now=100.0).split("\n")
-    assert header.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
+    assert header.split() == "CONTAINER ID IMAGE COMMAND CREATED STATUS PORTS NAMES".split()
+    assert header.index("PORTS") == line.index("127.0.0.1:8080->80/tcp")
     assert header.index("STATUS") == line.index("Up 5")
     assert "…" in line
     assert "10 seconds ago" in line
