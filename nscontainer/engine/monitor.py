@@ -514,6 +514,8 @@ class Monitor:
         self._push(event)
         for sock in self.waiting:
             _send(sock, event)
+        if self.birth.storage is not None and not self.request.remove:
+            self.birth.storage.settle()
 
     def _record(self, ended_ns: int) -> dict[str, Any]:
         if "pid" in self.spec.host_namespaces and self.cgroup.populated():

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nscontainer.errors import HostError, StateError
-from nscontainer.linux import loop, mount
+from nscontainer.image import files
+from nscontainer.linux import fallocate, loop, mount
 from nscontainer.linux.syscalls import KernelError
 
 FILE: Final = "storage"
@@ -36,6 +37,8 @@ _FEATURES: Final = (
 """Said in full: /etc/mke2fs.conf differs from host to host. No journal: overlayfs syncs nothing of a
 layer that is thrown away, and a kept one is unmounted, so whole, unless the machine itself falls."""
 _MKFS_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+RESERVE_SHARE: Final = 4
+"""A layer is set aside on the disk as a whole where it is no more than this part of what is free."""
 _LARGEST: Final = 8 << 40
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 _GOING_NOLOGFLUSH: Final = 2  # fs/ext4/ext4.h
@@ -59,6 +62,8 @@ class Storage:
         What was asked for; None where nothing was.
     host_free_bytes
         What the disk beneath had free at the beginning.
+    reserved
+        Whether the disk has set aside all that it can come to.
     direct
         Whether the device goes to its file past the page cache.
     """
@@ -69,19 +74,21 @@ class Storage:
     device: str
     size_bytes: int | None
     host_free_bytes: int
+    reserved: bool
     direct: bool
     _empty: Usage
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the state file says of it."""
-        names = ("number", "device", "size_bytes", "host_free_bytes", "direct")
+        names = ("number", "device", "size_bytes", "host_free_bytes", "reserved", "direct")
         return {name: getattr(self, name) for name in names}
 
     def measured(self) -> dict[str, Any]:
         """Return the same with what is used of it now, and how much could be in all.
 
         ``used_bytes`` is what the container has written, ``free_bytes`` and ``free_files`` what it still
-        can; ``holds_bytes`` is how much can be written from empty to full.
+        can; ``holds_bytes`` is how much can be written from empty to full; ``errors`` how often ext4
+        could not write, as when the disk beneath is full.
         """
         now = Usage.of(self.fd)
         used = max(0, now.used_bytes - self._empty.used_bytes)
@@ -92,7 +99,14 @@ class Storage:
             "free_bytes": now.free_bytes,
             "free_files": now.free_files,
             "holds_bytes": holds,
+            "errors": _errors(self.number),
         }
+
+    def settle(self) -> None:
+        """Write what is to be kept, and give back what the disk had set aside for more."""
+        with contextlib.suppress(OSError):
+            files.sync_filesystem(f"/proc/self/fd/{self.fd}")
+            fallocate.trim(self.fd)
 
     def drop(self) -> None:
         """Let go of it for good: what is not yet on the disk never gets there.
@@ -102,6 +116,18 @@ class Storage:
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.fd, _EXT4_IOC_SHUTDOWN, struct.pack("I", _GOING_NOLOGFLUSH))
         os.close(self.fd)
+
+
+def _errors(number: int) -> int:
+    """Count what ext4 could not write: of its own, an error, of a file, a warning (ext4_end_bio)."""
+    count = 0
+    for name in ("errors_count", "warning_count"):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(f"/sys/fs/ext4/loop{number}/{name}", encoding="ascii") as file,
+        ):
+            count += int(file.read())
+    return count
 
 
 class Usage(NamedTuple):
@@ -171,14 +197,15 @@ def make(directory: str, size_bytes: int | None, *, cache: str) -> Storage:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _copy_sparse(template, file)
+        reserved = size_bytes is not None and _reserve(file, host_free)
         device = loop.attach(file)
         try:
             options = {"noinit_itable": None}  # they are zero: the file is sparse
             mount_fd = mount.new_filesystem("ext4", options, source=device.path)
             fd = os.open(f"/proc/self/fd/{mount_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             return Storage(
-                mount_fd, fd, device.number, device.name, size_bytes, host_free, device.direct,
-                Usage.of(fd),
+                mount_fd, fd, device.number, device.name, size_bytes, host_free, reserved,
+                device.direct, Usage.of(fd),
             )  # fmt: skip
         finally:
             os.close(device.fd)
@@ -189,6 +216,24 @@ def make(directory: str, size_bytes: int | None, *, cache: str) -> Storage:
         raise
     finally:
         os.close(file)
+
+
+def _reserve(file: int, host_free: int) -> bool:
+    """Set aside what the file can come to, unless that is much of the disk: others need it as well.
+
+    On a full disk the container's own writes would seem to succeed, and be lost: the page cache takes
+    them, and the device fails later.
+    """
+    size = os.fstat(file).st_size
+    if size > host_free // RESERVE_SHARE:
+        return False
+    try:
+        fallocate.fallocate(file, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSPC, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _template(cache: str, size_bytes: int) -> str:
@@ -305,7 +350,17 @@ def opened(directory: str) -> Iterator[str]:
 
 def _mounted(file: int, directory: str) -> int:
     """Mount the filesystem of a file: by the device that it has, or one for us."""
-    fcntl.flock(file, fcntl.LOCK_EX)  # two devices of one file would be two filesystems
+    # Two devices of one file would be two filesystems. The lock is another opening's: the device keeps
+    # the one that it is made of, and would keep its lock.
+    lock = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _mounted_alone(file, directory)
+    finally:
+        os.close(lock)
+
+
+def _mounted_alone(file: int, directory: str) -> int:
     device = loop.find(file) or loop.attach(file, read_only=True)
     try:
         attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOSUID

@@ -284,6 +284,14 @@ def _storage(run: RunResult) -> Iterator[RunWarning]:
             "try more --storage",
             figures,
         )
+    if facts["errors"]:
+        yield RunWarning(
+            "storage-lost",
+            "error",
+            "the disk beneath its layer was full or failed: what it wrote is in part lost; free some, "
+            "or ask for a --storage that can be reserved",
+            figures | {"errors": facts["errors"]},
+        )
     if limit > host_free:
         yield RunWarning(
             "storage-beyond-disk",
