@@ -103,9 +103,10 @@ def known(netlink: RtNetlink, kind: str) -> bool:
     """Tell whether this Linux has a kind of queue (it may load a module for it); makes nothing.
 
     Linux looks the kind up (ENOENT) before it reads the settings (none: EINVAL), in qdisc_create().
+    With all three flags it goes there even if the loopback has a queue of this kind already.
     """
     body = _message(_LOOPBACK, TC_H_ROOT, 0, kind)
-    flags = rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_REPLACE
+    flags = rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_REPLACE | rtnetlink.NLM_F_EXCL
     try:
         netlink.request("RTM_NEWQDISC", RTM_NEWQDISC, body, flags, kind)
     except OSError as error:
