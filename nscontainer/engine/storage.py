@@ -271,7 +271,7 @@ def _free_blocks(path: str, total: int) -> int:
 
     words = [
         _mkfs(), "-q", "-F", "-b", str(_BLOCK), "-I", "256", "-i", str(_BLOCK), "-m", "0",
-        "-O", _FEATURES, "-E", "nodiscard,lazy_itable_init=1",
+        "-O", _FEATURES, "-E", "nodiscard,lazy_itable_init=1,packed_meta_blocks=1",
     ]  # fmt: skip
     with open(path, "wb") as file:
         file.truncate(total * _BLOCK)
