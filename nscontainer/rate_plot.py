@@ -51,6 +51,9 @@ class Panel:
     window_s: float = WINDOW_S
 
 
+Drawn = tuple[Flow, tuple[curves.Array, curves.Array]]
+
+
 def _bits(most: float) -> tuple[str, float]:
     for name, divisor in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
         if most >= divisor:
@@ -150,6 +153,7 @@ def _panel(axis: Axes, run: RunResult, kind: str) -> None:
         axis.set_ylabel(panel.what)
         drawing.say(axis, missing(run, panel))
         return
+    drawn = _worth_drawing(run, panel, drawn)
     limits = [limit_of(run, panel, flow) for flow, _ in drawn]
     most = max(float(np.max(values)) for _, (_, values) in drawn)
     each = [v for steps in limits for _, _, v in steps if v is not None]
@@ -167,6 +171,16 @@ def _panel(axis: Axes, run: RunResult, kind: str) -> None:
     room = 1.35 if run.limits.changes else 1.15  # for what is written at them
     axis.set_ylim(0, room * max([most, *near, 1e-9]) / divisor)
     drawing.legend(axis)
+
+
+def _worth_drawing(run: RunResult, panel: Panel, drawn: list[Drawn]) -> list[Drawn]:
+    """Leave out a direction in which nothing moved and no limit held, where the other has something."""
+    has = [
+        bool(run.totals[flow.column])
+        or any(v is not None for _, _, v in limit_of(run, panel, flow))
+        for flow, _ in drawn
+    ]
+    return [one for one, some in zip(drawn, has, strict=True) if some] or drawn
 
 
 def _draw_limits(
