@@ -44,16 +44,11 @@ def smooth_rate(
     if window >= end:
         mean = (counter[-1] - counter[0]) / end if end > 0 else 0.0
         return np.array([0.0, end]), np.array([mean, mean]), end
-    return *_windows(times_s, counter, window), window
-
-
-def _windows(times_s: Array, counter: Array, window_s: float) -> tuple[Array, Array]:
-    begin, end = float(times_s[0]), float(times_s[-1])
     points = min(MOST_POINTS, max(2, len(times_s)))
-    middle = np.linspace(begin + window_s / 2, end - window_s / 2, points)
-    upper = np.interp(middle + window_s / 2, times_s, counter)
-    lower = np.interp(middle - window_s / 2, times_s, counter)
-    return middle, (upper - lower) / window_s
+    middle = np.linspace(window / 2, end - window / 2, points)
+    upper = np.interp(middle + window / 2, times_s, counter)
+    lower = np.interp(middle - window / 2, times_s, counter)
+    return middle, (upper - lower) / window, window
 
 
 def fresh(frame: Any, sample_s: float) -> npt.NDArray[np.bool_]:
@@ -79,20 +74,32 @@ def fresh(frame: Any, sample_s: float) -> npt.NDArray[np.bool_]:
     return there
 
 
-def slow_rate(times_s: Array, counter: Array, window_s: float) -> tuple[Array, Array]:
-    """Give how fast a counter grew, over windows of ``window_s``, or a tenth of a short run.
+def slow_rate(
+    times_s: Array, counter: Array, window_s: float, breaks_s: Sequence[float] = ()
+) -> tuple[Array, Array]:
+    """Give how fast a counter grew, over windows of ``window_s``, or a third of a short run.
+
+    A window never reaches over one of ``breaks_s``, nor over the ends: there it is moved aside, and where
+    there is no room for it the rate is the mean.
 
     Returns
     -------
     tuple
-        The middle of each window (s), growth a second.
+        Times (s), growth a second around each.
     """
-    span = float(times_s[-1] - times_s[0])
-    window = min(window_s, max(WHOLE_NS / 1e9, span / 10))
-    if window >= span:
-        mean = (counter[-1] - counter[0]) / span if span > 0 else 0.0
-        return times_s[[0, -1]], np.array([mean, mean])
-    return _windows(times_s, counter, window)
+    begin, end = float(times_s[0]), float(times_s[-1])
+    window = min(window_s, max(WHOLE_NS / 1e9, (end - begin) / 3))
+    at, rates_ = [], []
+    marks = [begin, *(b for b in breaks_s if begin < b < end), end]
+    for low, high in itertools.pairwise(marks):
+        points = min(MOST_POINTS, max(2, int(len(times_s) * (high - low) / max(end - begin, 1e-9))))
+        here = np.linspace(low, high, points)
+        width = min(window, high - low)
+        lower = np.clip(here - width / 2, low, high - width)
+        grown = np.interp(lower + width, times_s, counter) - np.interp(lower, times_s, counter)
+        at.append(here)
+        rates_.append(grown / width if width > 0 else np.zeros(points))
+    return np.concatenate(at), np.concatenate(rates_)
 
 
 def unlumped(times_s: Array, counter: Array) -> tuple[Array, Array]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nscontainer.limits import Limits
     from nscontainer.measure.result import RunResult
 
-WINDOW_S: Final = 0.5
-"""A throttled disk stands still between pieces of up to 0.2 s' worth (block/blk-throttle.c)."""
+WINDOW_S: Final = 1.0
+"""A throttled disk stands still between pieces, of 0.2 s' worth where they are 1 MiB at 5 MiB a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class Panel:
     unit: Callable[[float], tuple[str, float]]
     text: Callable[[float], str]
     total: Callable[[float], str]
-    window_s: float = WINDOW_S
 
 
 Drawn = tuple[Flow, tuple[curves.Array, curves.Array]]
@@ -86,7 +85,6 @@ KINDS: Final = {
             Flow("blkio.writes", "writes", "write_iops", GREEN, "-."),
         ),
         rates.disk_limit, 1.0, lambda _most: ("operations/s", 1.0), _operations, "{:.0f}".format,
-        2 * WINDOW_S,  # there may be few
     ),
     "net": Panel(
         "network",
@@ -122,7 +120,8 @@ def rate(run: RunResult, panel: Panel, flow: Flow) -> tuple[curves.Array, curves
     at, counter = curves.known(frame.index[there], frame[flow.column][there])
     if len(at) < 2 or at[-1] <= 0:
         return None
-    return curves.slow_rate(at, counter * panel.scale, panel.window_s)
+    changed = [change.elapsed_s for change in run.limits.changes]
+    return curves.slow_rate(at, counter * panel.scale, WINDOW_S, changed)
 
 
 def limit_of(run: RunResult, panel: Panel, flow: Flow) -> list[Stretch]:

@@ -20,7 +20,9 @@ def what(run: RunResult, width: int = 60) -> str:
         joined = "; ".join(lines).replace(":; ", ": ")
         return "cell: " + text_of(joined or "(empty)", width)
     command = (run.record["spec"] or {}).get("command") or ()
-    return text_of(shlex.join(map(str, command)) if command else run.name or run.id, width)
+    # A script's first line may be empty but for a #, so that the others have the notebook's numbers.
+    said = shlex.join(str(word).removeprefix("#\n") for word in command)
+    return text_of(said or run.name or run.id, width)
 
 
 def exit_text(run: RunResult) -> str:
