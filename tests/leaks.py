@@ -76,7 +76,7 @@ def loops() -> Iterator[str]:
             file = entry.read_text(encoding="utf-8").strip()
         except OSError:  # it has just been taken back
             continue
-        if "/containers/" in file or "/standby/" in file:
+        if any(part in file for part in ("/containers/", "/standby/", "nscontainer-doctor")):
             yield f"{entry.parts[3]} {file}"
 
 

@@ -100,6 +100,8 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "state-dir": {"linux": _OTHER_STATE_DIR},
     "libseccomp": _package("libseccomp2", "libseccomp", "libseccomp"),
+    "e2fsprogs": _package("e2fsprogs", "e2fsprogs", "e2fsprogs"),
+    "loop": {**_CONFINED, "linux": "sudo modprobe loop"},
     "bridge": {**_CONFINED, "linux": "sudo modprobe -a bridge veth"},
     "nftables": _package("nftables", "nftables", "nftables"),
     "tbf": {**_CONFINED, "linux": "sudo modprobe sch_tbf, or a Linux with CONFIG_NET_SCH_TBF"},

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nscontainer.doctor import host, kernel, network, whole
+from nscontainer.doctor import host, kernel, network, storage, whole
 from nscontainer.doctor.seen import Seen
 from nscontainer.linux import prctl
 
@@ -31,6 +31,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     host.cgroups,
     host.cpus,
     host.disk,
+    storage.bounded,
     network.networks,
     whole.container,
 )

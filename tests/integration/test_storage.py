@@ -17,6 +17,7 @@ import pytest
 
 import nscontainer
 from nscontainer import api, copying, disk_usage, images, spec
+from nscontainer.doctor import storage as doctor_storage
 from nscontainer.engine import garbage, storage
 from nscontainer.engine.container import Container
 from nscontainer.engine.stages import STAGES
@@ -46,7 +47,7 @@ def no_device_stays(top: Path) -> Iterator[None]:
 
 
 def ours(top: Path) -> list[str]:
-    """The loop devices on files below a state directory."""
+    """The loop devices on files below a directory."""
     return [line for line in leaks.loops() if str(top) in line]
 
 
@@ -378,3 +379,9 @@ def test_what_the_host_lacks_is_named(
         api.run(["true"], storage="16M")
     assert caught.value.hint in ("apt-get install e2fsprogs", "modprobe loop")
     assert not (top / "containers").exists() or os.listdir(top / "containers") == []
+
+
+def test_the_doctor_tries_one() -> None:
+    """The smallest is made, told of, and gone."""
+    assert [(one.name, one.status) for one in doctor_storage.bounded()] == [("disk size", "works")]
+    assert eventually(lambda: not ours(Path(".nscontainer-doctor-")))

@@ -124,8 +124,10 @@ def test_one_that_cannot_be_made_and_none_runs(engine: Path, tmp_path: Path):
     ("make", "said"),
     [
         (together, "there is nothing to be run"),
-        (lambda: together(a=["true"]),  # type: ignore[arg-type]
-         "'a' is no container to be run"),
+        (
+            lambda: together(a=["true"]),  # type: ignore[arg-type]
+            "'a' is no container to be run",
+        ),
         (lambda: together(a=command(["true"]), until="b"), "until='b' is none of them"),
         (
             lambda: together(command(["true"], name="a"), a=command(["true"])),

@@ -154,7 +154,12 @@ def causes() -> set[str]:
     """Every cause that the trials name as a literal: the fifth argument of Seen."""
     found = set()
     folder = Path(doctor.__file__).parent
-    for path in (folder / "kernel.py", folder / "host.py", folder / "network.py"):
+    for path in (
+        folder / "kernel.py",
+        folder / "host.py",
+        folder / "network.py",
+        folder / "storage.py",
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Seen":
                 found |= {
@@ -168,7 +173,7 @@ def causes() -> set[str]:
 def test_every_cause_has_a_mend_everywhere() -> None:
     """Whatever is missing, and wherever, there is something to do."""
     named = causes()
-    assert {"root", "caps", "libseccomp", "cgroup-none", "disk", "bridge", "netem"} <= named
+    assert {"root", "caps", "libseccomp", "cgroup-none", "disk", "bridge", "netem", "loop"} <= named
     for cause in (named - {""}) | set(MENDS):
         for place in PLACES:
             assert mend(cause, (place,)), (cause, place)
