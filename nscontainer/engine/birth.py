@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nscontainer import errors
-from nscontainer.engine import diskrate, rootfs, state, storage
+from nscontainer.engine import diskrate, diskserver, rootfs, state, storage
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
 from nscontainer.engine.networking import Networking
@@ -26,6 +26,8 @@ from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
 from nscontainer.linux import caps, cgroup, clone, mount, procfs
+from nscontainer.linux.cgroup import Reader
+from nscontainer.linux.cgroup1 import Cgroup1
 from nscontainer.linux.syscalls import KernelError
 from nscontainer.netspec import OTHERS
 from nscontainer.network import names
@@ -59,6 +61,8 @@ class Birth:
     net: Networking = field(init=False)
     storage: storage.Storage | None = field(init=False, default=None)
     """The read-write layer's own filesystem, where it has one."""
+    disk_server: diskserver.DiskServer | None = field(init=False, default=None)
+    """Who does its I/O in its name, on cgroup v1."""
     listener: socket.socket = field(init=False)
     samples_fd: int = field(init=False)
     log: SampleLog = field(init=False)
@@ -230,6 +234,10 @@ class Birth:
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
         self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.net.stats())
 
+    def _reader(self) -> Reader:
+        own = None if self.storage is None or self.disk_server else self.storage.device
+        return self.cgroup.reader(own)
+
     def save(self, status: str) -> None:
         """Write the state file: who else looks for the container finds it by that."""
         self.state |= {"status": status, "name": self.request.name}
@@ -246,12 +254,20 @@ class Birth:
         self.request.stdio = (self.request.stdio[0], log, log)
 
     def _make_storage(self) -> None:
-        if not storage.needed(self.spec.limits.to_dict()):
+        size = self.spec.limits.storage_bytes
+        if isinstance(self.cgroup, Cgroup1) and diskserver.can_serve(self.spec.limits):
+            self.disk_server = diskserver.DiskServer(self.cgroup)
+        elif size is None:
             return
         made = storage.make(
-            self.directory, self.spec.limits.storage_bytes, cache=f"{self.request.top}/cache"
+            self.directory,
+            size,
+            cache=f"{self.request.top}/cache",
+            through=self.disk_server.through if self.disk_server is not None else None,
         )
         self.storage = made
+        if self.disk_server is not None:
+            self.disk_server.device = made.device
         self.cleanup.callback(made.drop)
         self.state["storage"] = made.to_dict()
 
@@ -297,6 +313,8 @@ class Birth:
                 self.cgroup.disarm_cpu()
 
     def _remove_cgroup(self) -> None:
+        if self.disk_server is not None:
+            self.disk_server.release()
         self.cgroup.remove(parents=self._alone())
 
     def _alone(self) -> bool:
@@ -484,6 +502,25 @@ class Birth:
             if pid:
                 self.wait_status = status
         return self.wait_status is not None
+
+    def hold_disks(self, limits: Limits, change: diskrate.Plan | None = None) -> None:
+        """Set the limits of disks; of a change, only what is in it."""
+        diskrate.arm(self.cgroup, limits, change or self.disks)
+        if self.disk_server is not None:
+            self.disk_server.bound(self.disks)
+
+    def settle(self) -> None:
+        """Have its last writes reach the disk and its account, without its limits: it has ended."""
+        if self.disk_server is not None and self.storage is not None:
+            self.disk_server.settle(self.disks, self.storage.fd)
+
+    def escaped_writes(self) -> str | None:
+        """Say which buffered writes its limits don't hold: ``all``, those to ``volumes``, or none."""
+        held = any(rule.writes for rule in self.disks.rules.values())
+        if self.cgroup.version == "v2" or not held:
+            return None
+        volumes = any(m.type == "bind" and not m.read_only for m in self.spec.mounts)
+        return "all" if self.disk_server is None else "volumes" if volumes else None
 
     def read_back(self) -> dict[str, Any]:
         """Give the limits as Linux has them."""

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Final
 
-from nscontainer.engine import networking, state
+from nscontainer.engine import diskserver, networking, state
 from nscontainer.errors import NsContainerError
 from nscontainer.linux import cgroup
 
@@ -41,6 +41,7 @@ def collect(top: str | None = None) -> list[str]:
                     done += _bury(top, container_id, directory)
         done += _sweep_cgroups(live)
         done += _sweep_names(top)
+        done += diskserver.sweep()
         with contextlib.suppress(NsContainerError, OSError):
             done += networking.collect(top)
     return done

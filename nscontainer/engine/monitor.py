@@ -331,7 +331,7 @@ class Monitor:
             limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
         self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
-        diskrate.arm(self.cgroup, limits, self.birth.disks)
+        self.birth.hold_disks(limits)
         self.birth.net.shape(limits)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
@@ -360,8 +360,8 @@ class Monitor:
         self.birth.net.check(change)
         self.cgroup.place(change)
         self.cgroup.arm(change)
-        diskrate.arm(self.cgroup, change, disks)
         self.birth.disks.update(disks)
+        self.birth.hold_disks(change, disks)
         fields = {
             name: value
             for name in change.__dataclass_fields__
@@ -521,6 +521,7 @@ class Monitor:
         if "pid" in self.spec.host_namespaces and self.cgroup.populated():
             self.cgroup.kill()  # without a pid namespace its children outlive the first process
         read_back = self.read_back or self.birth.read_back()
+        self.birth.settle()
         final = self.log.end(ended_ns)
         code = os.waitstatus_to_exitcode(self.birth.wait_status or 0)
         number = -code if code < 0 else None

@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -159,8 +159,13 @@ def check(limits: Mapping[str, Any]) -> None:
         No loop device, or no mkfs.ext4.
     """
     if needed(limits):
-        loop.check()
-        _mkfs()
+        check_host()
+
+
+def check_host() -> None:
+    """Say whether this host can do it; HostError as :func:`check`."""
+    loop.check()
+    _mkfs()
 
 
 def _mkfs() -> str:
@@ -171,7 +176,13 @@ def _mkfs() -> str:
     return found
 
 
-def make(directory: str, size_bytes: int | None, *, cache: str) -> Storage:
+def make(
+    directory: str,
+    size_bytes: int | None,
+    *,
+    cache: str,
+    through: Callable[[int], int] | None = None,
+) -> Storage:
     """Make a container's filesystem and mount it, nowhere attached.
 
     Parameters
@@ -182,6 +193,8 @@ def make(directory: str, size_bytes: int | None, *, cache: str) -> Storage:
         How much can be written; None is no less than the disk has free.
     cache
         A directory for an empty filesystem of each size, to be copied.
+    through
+        Gives another file to have the device read and write, which leads to the one given.
 
     Raises
     ------
@@ -198,7 +211,7 @@ def make(directory: str, size_bytes: int | None, *, cache: str) -> Storage:
     try:
         _copy_sparse(template, file)
         reserved = size_bytes is not None and _reserve(file, host_free)
-        device = loop.attach(file)
+        device = _attach(file, through)
         try:
             options = {"noinit_itable": None}  # they are zero: the file is sparse
             mount_fd = mount.new_filesystem("ext4", options, source=device.path)
@@ -234,6 +247,16 @@ def _reserve(file: int, host_free: int) -> bool:
             return False
         raise
     return True
+
+
+def _attach(file: int, through: Callable[[int], int] | None) -> loop.Device:
+    if through is None:
+        return loop.attach(file)
+    other = through(file)
+    try:
+        return loop.attach(other, stands_for=file)
+    finally:
+        os.close(other)
 
 
 def _template(cache: str, size_bytes: int) -> str:

@@ -156,8 +156,15 @@ class Cgroup(Protocol):
     def reset_peak(self) -> None:
         """Begin the memory peak anew: v1, and v2 from Linux 6.12 on; elsewhere nothing happens."""
 
-    def reader(self) -> Reader:
-        """Open the accounting files for a sampler."""
+    def reader(self, own_device: str | None = None) -> Reader:
+        """Open the accounting files for a sampler.
+
+        Parameters
+        ----------
+        own_device
+            A loop device (``7:3``) that is the container's alone. On v1 its own count is taken:
+            what Linux writes back later is in nobody's cgroup. On v2 it is in the container's.
+        """
 
     def pids(self) -> list[int]:
         """List its processes, as this process's pid namespace numbers them."""

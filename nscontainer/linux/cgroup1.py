@@ -201,6 +201,12 @@ class Cgroup1:
         """Move the calling process into blkio alone: what it reads and writes is the container's."""
         files.write(self._file("blkio", "cgroup.procs"), "0")
 
+    def release_server(self, pid: int) -> None:
+        """Move such a process back out: it goes on without limits until it has nothing to do."""
+        base = self.paths["blkio"].removesuffix("/" + "/".join(self._parts))
+        with contextlib.suppress(KernelError):  # it has ended
+            files.write(f"{base}/cgroup.procs", str(pid))
+
     def _arm_memory(self, memory: int | None, swap: int | None) -> None:
         """Set limit_in_bytes and memsw.limit_in_bytes, keeping memory <= memory+swap throughout."""
         now = self._memory_limit("memory.memsw.limit_in_bytes")
@@ -351,10 +357,12 @@ class Cgroup1:
             with contextlib.suppress(KernelError):
                 files.write(self._file("memory", "memory.max_usage_in_bytes"), "0")
 
-    def reader(self) -> FileReader:
-        """Open the accounting files."""
+    def reader(self, own_device: str | None = None) -> FileReader:
+        """Open the accounting files; see :meth:`.cgroup.Cgroup.reader`."""
         counts = figures.memsw_counts(os.uname().release)
-        numbers, texts = figures.v1(self.paths, memsw_counts=counts)
+        if own_device is not None:
+            self.account_disks((own_device,))
+        numbers, texts = figures.v1(self.paths, memsw_counts=counts, own_device=own_device)
         beside = self._beside
         if beside is None:
             return FileReader(numbers, texts, None)

@@ -308,7 +308,7 @@ class Cgroup2:
                     break
         return self._peak_fd
 
-    def reader(self) -> FileReader:
+    def reader(self, own_device: str | None = None) -> FileReader:  # noqa: ARG002 - v1's need
         """Open the accounting files."""
         peak = self._peak()
         held = None if peak is None else os.dup(peak)

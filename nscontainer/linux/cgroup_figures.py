@@ -17,6 +17,7 @@ from nscontainer.linux.cgroup_reader import (
     MEMORY_LIMIT,
     MEMSW_FAILCNT,
     MEMSW_LIMIT,
+    OWN_DEVICE,
     PERIOD,
     QUOTA,
     SMALL,
@@ -48,7 +49,9 @@ _V1_NUMBERS: Final = {
 }
 
 
-def v1(paths: Mapping[str, str], *, memsw_counts: bool) -> tuple[list[Number], list[Text]]:
+def v1(
+    paths: Mapping[str, str], *, memsw_counts: bool, own_device: str | None = None
+) -> tuple[list[Number], list[Text]]:
     """List a v1 cgroup's files; a controller that is not in ``paths`` gives none.
 
     ``memory.failcnt`` becomes the hits of the memory limit and of the memory+swap limit together:
@@ -62,21 +65,33 @@ def v1(paths: Mapping[str, str], *, memsw_counts: bool) -> tuple[list[Number], l
         Controller to directory.
     memsw_counts
         Whether Linux counts the hits of the memory+swap limit (:func:`memsw_counts`).
+    own_device
+        A loop device that is the container's alone: all its I/O is the container's. What its cgroup
+        has of that is taken off: the same is in the cgroup's count of the disk below.
     """
+    own = (own_device or "").encode()
     numbers = dict(_V1_NUMBERS)
     texts: dict[str, tuple[int, Take]] = {
         "cpu.stat": (SMALL, _V1_CPU_STAT),
         "memory.stat": (LARGE, _V1_MEMORY_STAT),
         "memory.oom_control": (SMALL, _V1_OOM_CONTROL),
-        "blkio.throttle.io_service_bytes": (SMALL, _V1_IO_BYTES),
-        "blkio.throttle.io_serviced": (SMALL, _V1_IO_COUNT),
+        "blkio.throttle.io_service_bytes": (
+            SMALL,
+            _read_write("blkio.read_bytes", "blkio.write_bytes", own),
+        ),
+        "blkio.throttle.io_serviced": (SMALL, _read_write("blkio.reads", "blkio.writes", own)),
     }
     if not memsw_counts:
         del numbers["memory.memsw.failcnt"]
         texts["memory.stat"] = (LARGE, _V1_MEMORY_STAT_AND_LIMITS)
+    found: list[Text] = [
+        (f"{paths[c]}/{n}", *t) for n, t in texts.items() if (c := n.partition(".")[0]) in paths
+    ]
+    if own_device is not None:
+        found.append((f"{blockdev.SYS}/{own_device}/stat", SMALL, _take_own_device))
     return (
         [(f"{paths[c]}/{n}", p) for n, p in numbers.items() if (c := n.partition(".")[0]) in paths],
-        [(f"{paths[c]}/{n}", *t) for n, t in texts.items() if (c := n.partition(".")[0]) in paths],
+        found,
     )
 
 
@@ -113,26 +128,40 @@ _V1_OOM_CONTROL: Final = keys({b"\noom_kill ": "memory.oom_kill"})  # since Linu
 _READ_WRITE: Final = re.compile(rb"^(\d+:\d+) Read (\d+)\n\S+ Write (\d+)", re.MULTILINE)
 
 
-def _read_write(read_column: str, write_column: str) -> Take:
+def _read_write(read_column: str, write_column: str, own: bytes) -> Take:
     """Take the ``MAJOR:MINOR Read|Write N`` lines of a blkio file, the disks together.
 
     A file without a disk is no zero: see :meth:`.cgroup1.Cgroup1.account_disks`. What is stacked on
     others (LVM, loop) is left out: the same bytes are counted for the disk below.
     """
-    read, write = schema.INDEX[read_column], schema.INDEX[write_column]
+    columns = (schema.INDEX[read_column], schema.INDEX[write_column])
 
     def take(data: bytes, row: Row) -> None:
         stacked = blockdev.stacked()
-        lines = [line for line in _READ_WRITE.findall(data) if line[0] not in stacked]
+        found = _READ_WRITE.findall(data)
+        lines = [line for line in found if line[0] not in stacked]
         if lines:
-            row[read] = sum(int(line[1]) for line in lines)
-            row[write] = sum(int(line[2]) for line in lines)
+            mine = [line for line in found if line[0] == own]
+            for at, column in enumerate(columns, start=1):
+                row[column] = sum(int(line[at]) for line in lines)
+                row[column] -= sum(int(line[at]) for line in mine)
 
     return take
 
 
-_V1_IO_BYTES: Final = _read_write("blkio.read_bytes", "blkio.write_bytes")
-_V1_IO_COUNT: Final = _read_write("blkio.reads", "blkio.writes")
+def _take_own_device(data: bytes, row: Row) -> None:
+    """Take the count of the container's own device (Documentation/block/stat.rst), in sectors."""
+    fields = data.split()
+    for column, field, factor in _OWN_DEVICE:
+        row[OWN_DEVICE[column]] = int(fields[field]) * factor
+
+
+_OWN_DEVICE: Final = (
+    ("blkio.read_bytes", 2, 512),
+    ("blkio.write_bytes", 6, 512),
+    ("blkio.reads", 0, 1),
+    ("blkio.writes", 4, 1),
+)
 
 
 # --- v2 --------------------------------------------------------------------------------------

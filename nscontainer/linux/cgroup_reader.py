@@ -24,13 +24,21 @@ Text = tuple[str, int, Take]
 COLUMNS: Final = len(schema.COLUMNS)
 # Behind the columns a row has what a column is computed from, until it is given out.
 QUOTA, PERIOD, INACTIVE_FILE, MEMORY_LIMIT, MEMSW_LIMIT, MEMSW_FAILCNT = range(COLUMNS, COLUMNS + 6)
+OWN_DEVICE: Final = {
+    name: COLUMNS + 6 + at
+    for at, name in enumerate(
+        ("blkio.read_bytes", "blkio.write_bytes", "blkio.reads", "blkio.writes")
+    )
+}
+"""What the container's own device counts, to be added to what its cgroup does."""
+_OWN_READS: Final = OWN_DEVICE["blkio.read_bytes"]
 
 SMALL: Final = 479
 """The most that CPython's small-object allocator serves (512 with the header of bytes)."""
 LARGE: Final = 4096
 _WORD: Final = 64
 
-_BLANK: Final[Row] = [NA] * (COLUMNS + 6)
+_BLANK: Final[Row] = [NA] * (COLUMNS + 6 + len(OWN_DEVICE))
 _CPU_QUOTA: Final = schema.INDEX["cpu.quota"]
 _USAGE: Final = schema.INDEX["memory.usage"]
 _WORKING_SET: Final = schema.INDEX["memory.working_set"]
@@ -87,7 +95,7 @@ def keys(places: Mapping[bytes, str | int], factors: Mapping[str, int] | None = 
 def _given_out(row: Row) -> Row:
     """Compute the columns that come of several files, and cut the row to its columns."""
     # NA is negative, and no figure is: ">= 0" is "known".
-    quota, period, inactive, limit, memsw_limit, memsw_failcnt = row[COLUMNS:]
+    quota, period, inactive, limit, memsw_limit, memsw_failcnt = row[COLUMNS : COLUMNS + 6]
     if quota >= 0 and period > 0:
         row[_CPU_QUOTA] = quota * 1_000_000 // period  # the column's scale is 1e-6
     if inactive >= 0 and row[_USAGE] >= 0:
@@ -97,6 +105,11 @@ def _given_out(row: Row) -> Row:
         row[_FAILCNT] += memsw_failcnt
     if limit == memsw_limit and 0 <= limit < 1 << 62:
         row[_FAILCNT] = NA  # see cgroup_figures.v1
+    if row[_OWN_READS] >= 0:
+        for name, place in OWN_DEVICE.items():
+            column = schema.INDEX[name]
+            if row[column] != NA:
+                row[column] += row[place]
     del row[COLUMNS:]
     return row
 

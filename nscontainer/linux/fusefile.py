@@ -156,7 +156,7 @@ class _Server:
         facts = os.fstat(self.file)
         hour = 3600
         return _ATTR_OUT.pack(
-            hour, 0, 0, 1, facts.st_size, facts.st_blocks, 0, 0, 0,
+            hour, 0, 0, facts.st_ino, facts.st_size, facts.st_blocks, 0, 0, 0,
             0, 0, 0, 0o100600, 1, 0, 0, 0, 4096, 0,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nscontainer.errors import HostError
 from nscontainer.linux.syscalls import kernel_error
@@ -82,10 +82,16 @@ def _control() -> int:
         raise HostError(message, hint=hint) from None
 
 
-def attach(file: int, *, read_only: bool = False) -> Device:
+def attach(file: int, *, read_only: bool = False, stands_for: int | None = None) -> Device:
     """Make a free loop device of an open file, with direct I/O where the file allows it.
 
     It is gone when the descriptor is closed and nothing has it mounted.
+
+    Parameters
+    ----------
+    stands_for
+        The file whose bytes they are, where ``file`` only leads to it (:mod:`.fusefile`): by that it
+        can be found.
 
     Raises
     ------
@@ -100,7 +106,8 @@ def attach(file: int, *, read_only: bool = False) -> Device:
             number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
             fd = _open(number, os.O_RDONLY if read_only else os.O_RDWR)
             try:
-                _configure(fd, file, read_only=read_only)
+                name = _name(file if stands_for is None else stands_for)
+                _configure(fd, file, name, read_only=read_only)
             except OSError as error:
                 os.close(fd)
                 if error.errno == errno.EBUSY:  # somebody else was given the same one
@@ -127,15 +134,19 @@ def _open(number: int, flags: int) -> int:
         raise HostError(message, hint=hint) from None
 
 
-def _configure(fd: int, file: int, *, read_only: bool) -> None:
+def _name(file: int) -> bytes:
+    """Give what a device keeps of its file's path: the end."""
+    return os.readlink(f"/proc/self/fd/{file}").encode()[-63:]
+
+
+def _configure(fd: int, file: int, name: bytes, *, read_only: bool) -> None:
     flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO | (LO_FLAGS_READ_ONLY if read_only else 0)
-    name = os.readlink(f"/proc/self/fd/{file}").encode()[-63:]
     numbers = (0, 0, 0, 0, 0, 0, 0, 0, flags)
     config = _CONFIG.pack(file, BLOCK_BYTES, *numbers, name, b"", b"", 0, 0, *(0,) * 8)
     fcntl.ioctl(fd, LOOP_CONFIGURE, config)
 
 
-def _status(fd: int) -> tuple[int, ...]:
+def _status(fd: int) -> tuple[Any, ...]:
     return _STATUS.unpack(fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(_STATUS.size)))
 
 
@@ -147,11 +158,13 @@ def find(file: int) -> Device | None:
             fd = _open(number, os.O_RDONLY)
             try:
                 # As long as our descriptor is open it stays what it is now.
-                device, inode = _status(fd)[:2]
+                status = _status(fd)
             except OSError:
                 os.close(fd)  # taken back meanwhile
                 continue
-            if inode == wanted.st_ino and _kernels(wanted.st_dev) == device:
+            device, inode, name = status[0], status[1], status[9].rstrip(b"\0")
+            same = _kernels(wanted.st_dev) == device or name == _name(file)
+            if inode == wanted.st_ino and same:
                 return Device(number, fd)
             os.close(fd)
     return None

@@ -19,6 +19,8 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_GET_NO_NEW_PRIVS: Final = 39
 PR_CAP_AMBIENT: Final = 47
+PR_SET_IO_FLUSHER: Final = 57
+"""Its memory is never had by writing to what it serves (Linux 5.6)."""
 
 _prctl = syscalls.libc.prctl
 _prctl.restype = ctypes.c_int

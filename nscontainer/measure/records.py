@@ -45,6 +45,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "network_shaping": (dict,),
     "isolation": (dict,),
     "cgroup": (dict,),
+    "escaped_writes": (str,),
     "parents_quota": (int, float),
     "storage": (dict,),
     "steal_ns": (int,),

@@ -267,6 +267,25 @@ def _network_limits(run: RunResult) -> Iterator[RunWarning]:
         )
 
 
+def _escaped_writes(run: RunResult) -> Iterator[RunWarning]:
+    """Say that on v1 nothing holds (nor counts) what Linux writes back later."""
+    escaped = run.record.get("escaped_writes")
+    if escaped is None:
+        return
+    where = "buffered writes to its volumes" if escaped == "volumes" else "its buffered writes"
+    advice = (
+        "write into the container instead, or with O_DIRECT"
+        if escaped == "volumes"
+        else "it takes /dev/fuse, loop devices, mkfs.ext4, and the limit from the start"
+    )
+    yield RunWarning(
+        "writes-escape",
+        "warning",
+        f"cgroup v1 doesn't hold {where} to the disk's limit, and doesn't count them; {advice}",
+        {"escaped": escaped},
+    )
+
+
 def _storage(run: RunResult) -> Iterator[RunWarning]:
     """Say that the read-write layer was full, or its size more than the disk had."""
     facts = run.record.get("storage")
@@ -329,6 +348,7 @@ RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _zygote,
     _network,
     _network_limits,
+    _escaped_writes,
     _storage,
     _isolation,
 )
