@@ -232,7 +232,7 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
-        self.log = SampleLog(self.samples_fd, self.cgroup.reader(), self.net.stats())
+        self.log = SampleLog(self.samples_fd, self._reader(), self.net.stats())
 
     def _reader(self) -> Reader:
         own = None if self.storage is None or self.disk_server else self.storage.device
@@ -505,9 +505,11 @@ class Birth:
 
     def hold_disks(self, limits: Limits, change: diskrate.Plan | None = None) -> None:
         """Set the limits of disks; of a change, only what is in it."""
-        diskrate.arm(self.cgroup, limits, change or self.disks)
         if self.disk_server is not None:
+            if change is None and self.storage is not None:
+                self.disk_server.sync(self.storage.fd)  # what the set-up wrote is not the user's
             self.disk_server.bound(self.disks)
+        diskrate.arm(self.cgroup, limits, change or self.disks)
 
     def settle(self) -> None:
         """Have its last writes reach the disk and its account, without its limits: it has ended."""
@@ -563,6 +565,7 @@ class Birth:
             "start_mode": self.request.start_mode,
             "pooled": self.pooled,
             "cgroup": self.state["cgroup"],
+            "escaped_writes": self.escaped_writes(),
             "network": self.state.get("network"),
             "isolation": {
                 "namespaces": dict(self.namespaces),

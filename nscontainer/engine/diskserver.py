@@ -84,6 +84,11 @@ class DiskServer:
         _write(f"{place}/max_ratio", "1")
         _write(f"{place}/max_bytes", str(bytes_))
 
+    def sync(self, top: int) -> None:
+        """Write what waits: syncfs(2)."""
+        with contextlib.suppress(OSError):
+            check(libc.syncfs(top), "syncfs")
+
     def settle(self, plan: Plan, top: int) -> None:
         """Write what waits, at once: for the account, not for the limit, which has been read back.
 
@@ -98,7 +103,7 @@ class DiskServer:
         }
         with contextlib.suppress(OSError, NsContainerError):
             self.group.hold_disks(lifted)
-            check(libc.syncfs(top), "syncfs")
+            self.sync(top)
 
     def release(self) -> None:
         """Let it end by itself, once the filesystem's last mount has gone; without limits."""

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from nscontainer.engine import diskrate
+from nscontainer.engine import diskrate, diskserver
 from nscontainer.errors import HostError, SpecError
 from nscontainer.limits import Limits, limits
 from nscontainer.linux import blockdev, cgroup1, cgroup1_io, cgroup2, cgroup2_io
 from nscontainer.linux.blockdev import Rule
 from nscontainer.measure.limits import RunLimits
+from nscontainer.schema import INDEX
 
 
 def put(path: Path, names: list[str]) -> Path:
@@ -162,3 +163,53 @@ def test_asked_and_read_back_are_rows() -> None:
         ("no limit", True),
     ]
     assert [row.read_back for row in run_limits(asked, **facts).rows()] == [None, None]
+
+
+# --- a device of its own, and what bounds it --------------------------------------------------
+
+
+def test_v1_own_device_is_counted_whole_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that its device did, and what the cgroup did elsewhere; each again when only one changes."""
+    device = put(tmp_path / "7:3", ["stat"])
+    monkeypatch.setattr(blockdev, "SYS", str(tmp_path))
+    names = ["blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"]
+    path = put(tmp_path / "c", [*V1_FILES, *names])
+    lines = "{0} Read {1}\n{0} Write {2}\n{0} Total 0\n"
+
+    def stands(disk: tuple[int, int], own: tuple[int, int], whole: tuple[int, int]) -> None:
+        text = lines.format("7:3", *own) + lines.format("254:0", *disk)
+        for name in names:
+            (path / name).write_text(text)
+        reads, writes = whole
+        (device / "stat").write_text(f"  {reads} 0 {reads} 5 {writes} 0 {writes} 9 0 1 2\n")
+
+    def seen() -> tuple[int, int]:
+        row = reader.read()
+        return row[INDEX["blkio.read_bytes"]], row[INDEX["blkio.write_bytes"]]
+
+    stands(disk=(5000, 9000), own=(1000, 4000), whole=(2, 10))
+    reader = cgroup1.Cgroup1({"blkio": str(path)}, ["c"]).reader("7:3")
+    assert (path / "blkio.throttle.read_bps_device").read_text() == "7:3 0"  # counted from now on
+    assert seen() == (4000 + 2 * 512, 5000 + 10 * 512)
+    stands(disk=(5000, 9000), own=(1000, 4000), whole=(2, 11))
+    assert seen() == (4000 + 2 * 512, 5000 + 11 * 512)
+    stands(disk=(6000, 9500), own=(1000, 4000), whole=(2, 11))
+    assert seen() == (5000 + 2 * 512, 5500 + 11 * 512)
+    reader.close()
+
+
+def test_a_sweep_lifts_bounds_of_devices_that_nobody_has(tmp_path: Path) -> None:
+    """Only of loop devices, only of those without a file, and only where there is one."""
+    files = ["strict_limit", "max_ratio"]
+    for name in ("7:0", "7:1", "7:2", "8:0"):
+        (put(tmp_path / "bdi" / name, files) / "strict_limit").write_text("1\n")
+    (tmp_path / "bdi/7:2/strict_limit").write_text("0\n")
+    put(tmp_path / "block/loop1/loop", [])
+    done = diskserver.sweep(str(tmp_path / "bdi"), str(tmp_path / "block"))
+    assert done == ["loop0: its bound in the page cache lifted"]
+    assert (tmp_path / "bdi/7:0/strict_limit").read_text() == "0"
+    assert (tmp_path / "bdi/7:0/max_ratio").read_text() == "100"
+    assert (tmp_path / "bdi/7:1/strict_limit").read_text() == "1\n"
+    assert (tmp_path / "bdi/8:0/strict_limit").read_text() == "1\n"
