@@ -21,7 +21,7 @@ if __name__ == "__main__":  # from a checkout, installed or not
 
 from nscontainer import api, cli, options, schema, spec  # noqa: E402
 from nscontainer.cli import image_options  # noqa: E402
-from nscontainer_magics import commands  # noqa: E402
+from nscontainer_magics import commands, plot_command  # noqa: E402
 
 _PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEYWORDS: Final = {
@@ -100,6 +100,7 @@ def magic_command_table() -> str:
         for name, command in commands.COMMANDS.items()
     ]
     rows.append(("`last`", "the result of the newest `%%container` cell"))
+    rows.append((f"`plot {plot_command.USAGE}`", plot_command.SUMMARY))
     return table(["sub-command", "what it does"], rows)
 
 

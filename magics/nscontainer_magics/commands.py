@@ -19,6 +19,7 @@ from nscontainer_magics import (
     image_commands,
     image_transfer,
     network_commands,
+    plot_command,
     session_commands,
 )
 
@@ -55,11 +56,14 @@ def call(words: Sequence[str]) -> Any:
         print(help_text())
         return None
     name, *arguments = words
+    if name == "plot":
+        print(f"%container plot {plot_command.USAGE}\n{plot_command.SUMMARY}")
+        return None
     if name in _ELSEWHERE:
         message = f"{name!r} is no sub-command of %container"
         raise SpecError(message, hint=_ELSEWHERE[name])
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, [*COMMANDS, "last"], 1)
+        close = difflib.get_close_matches(name, [*COMMANDS, "last", "plot"], 1)
         message = f"{name!r} is no sub-command of %container"
         raise SpecError(message, hint=f"did you mean {close[0]}?" if close else "see %container?")
     if arguments[:1] in (["-h"], ["--help"]):
@@ -87,6 +91,7 @@ def help_text() -> str:
     """Give the help, as ``%container?`` shows it."""
     rows = [(f"{name} {c.usage}".rstrip(), c.summary) for name, c in COMMANDS.items()]
     rows.append(("last", "the result of the newest %%container cell"))
+    rows.append((f"plot {plot_command.USAGE}", plot_command.SUMMARY))
     width = max(len(left) for left, _ in rows)
     lines = [f"  {left:<{width}}  {right}" for left, right in rows]
     head = "Look after containers and images: %container SUB-COMMAND [arguments]."

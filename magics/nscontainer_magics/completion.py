@@ -13,7 +13,7 @@ from IPython.core.getipython import get_ipython
 
 from nscontainer import options
 from nscontainer.cli import create, network_options
-from nscontainer_magics import cell_line, commands, defaults, image_cell, variables
+from nscontainer_magics import cell_line, commands, defaults, image_cell, plot_command, variables
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -90,8 +90,13 @@ def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
 
 def _sub_command(words: list[str]) -> Iterable[str]:
     if len(words) == 1:
-        return [*commands.COMMANDS, "last"]
+        return [*commands.COMMANDS, "last", "plot"]
     command = commands.COMMANDS.get(words[0])
+    if words[0] == "plot":
+        if words[-2] in ("-k", "--kind"):
+            return plot_command.KINDS
+        shell: Any = get_ipython()
+        return [*plot_command.names(shell.user_ns), "--kind"]
     if command is None:
         return ()
     if words[0] == "defaults":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from IPython.core.magic import cell_magic, line_magic, magics_class
 
 from nscontainer.errors import NsContainerError, SpecError
-from nscontainer_magics import cell_line, commands, comms, session_commands, variables
+from nscontainer_magics import cell_line, commands, comms, plot_command, session_commands, variables
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.defaults import Settings
@@ -124,6 +124,9 @@ class ContainerMagics(Settings):
             words = cell_line.split(line)
             if words[:1] == ["last"]:
                 return self._last(words)
+            if words[:1] == ["plot"] and words[1:2] not in (["-h"], ["--help"]):
+                plot_command.plot(words[1:], self._ip.user_ns)
+                return None
             try:
                 return commands.call(words)
             finally:

@@ -388,6 +388,8 @@ def test_last_before_anything_ran(bare_shell: InteractiveShell):
         ("%container update x --cpu-q", {"--cpu-quota"}),
         ("%container rm -", {"-f"}),
         ("x = %container las", {"last"}),
+        ("%container plo", {"plot"}),
+        ("%container plot --kind n", {"net"}),
         ("%%container --volume ./", set()),
         ("%%containers --mem", set()),
         ("%container nosuch x", set()),
@@ -399,6 +401,33 @@ def test_completion(shell: InteractiveShell, text: str, expected: set[str]):
     lines = text.split("\n")
     with_ours = completion.matcher(_context(text, len(lines) - 1, len(lines[-1])))
     assert {c.text for c in with_ours["completions"]} == expected
+
+
+def test_plot_draws_results_by_their_variables(bare_shell: InteractiveShell):
+    """One by itself, several on one clock; what has no result is said."""
+    from matplotlib import pyplot as plt
+
+    magics = ContainerMagics(bare_shell)
+    bare_shell.user_ns |= {"a": factories.run(1), "b": factories.run(2), "n": 3}
+    try:
+        magics.manage("plot a")
+        assert len(plt.gcf().axes) == 3
+        magics.manage("plot a b")
+        assert plt.gcf().axes[0].lines[0].get_label() == "a"
+        magics.manage("plot --kind memory a b")
+        for line, said in (
+            ("plot n", "'n' is a int, no result"),
+            ("plot nobody", "'nobody' is no variable"),
+            ("plot -k psi a b", "'psi' is not known for several"),
+            ("plot", "required: NAME"),
+        ):
+            with pytest.raises(errors.SpecError, match=said):
+                magics.manage(line)
+    finally:
+        plt.close("all")
+    text = "%container plot "
+    matches = completion.matcher(_context(text, 0, len(text)))["completions"]
+    assert {"a", "b", "--kind"} <= {c.text for c in matches} | {"a", "b"}
 
 
 def _context(text: str, line: int, position: int) -> Any:
