@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nscontainer.errors import SpecError
 from nscontainer.image import names
+from nscontainer.image.records import BASE_LABEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +29,12 @@ class Options:
         Raises
         ------
         SpecError
-            A name can't be an image's, a network isn't known.
+            A name can't be an image's or a label's, a network isn't known.
         """
         for name in self.tags:
             if names.parse(name).digest is not None or name == names.HOST:
                 raise SpecError(f"{name!r} can't be given to an image", hint="as mylab:1")
+        if BASE_LABEL in self.labels:
+            raise SpecError(f"label {BASE_LABEL} is nscontainer's own", hint="choose another name")
         if self.network not in ("none", "host"):
             raise SpecError(f"network {self.network!r} is not known", hint="none or host")

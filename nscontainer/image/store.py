@@ -194,7 +194,8 @@ class Store:
             }
             if annotations:
                 manifest["annotations"] = dict(annotations)
-            return self.add_manifest(media.encode(manifest), media.OCI_MANIFEST, name=name)
+            data = media.encode(manifest)
+            return self.add_manifest(data, media.OCI_MANIFEST, name=name, ours=True)
 
     def add_manifest(
         self,
@@ -203,6 +204,7 @@ class Store:
         *,
         name: str | None,
         source_digest: str | None = None,
+        ours: bool = False,
     ) -> Image:
         """Take in an image whose config and layers are in the store.
 
@@ -214,11 +216,15 @@ class Store:
             Its name, taken from whoever has it; None leaves it nameless.
         source_digest
             The digest that the registry knows it by, of the list of manifests where there is one.
+        ours
+            It was made here, so it may stand on this machine's system. A stranger's that says so would
+            be shown the machine's files by a mere label.
 
         Raises
         ------
         ImageError
-            A blob is missing or has another size, or config and layers don't fit together.
+            A blob is missing or has another size, or config and layers don't fit together; it says that
+            it stands on ``host``, and comes from elsewhere.
         """
         reference = names_.parse(name) if name is not None else None
         what = f"image {reference.familiar}" if reference else "the image"
@@ -226,6 +232,9 @@ class Store:
         with self.holding():
             descriptor = Descriptor(media.OCI_MANIFEST, self.put(data), len(data))
             image = self._lookup.image(descriptor)
+            if image.on_host and not ours:
+                message = f"{what} stands on the system of the machine that made it ({BASE_LABEL})"
+                raise ImageError(message, hint="there: export, and import what that writes")
             for layer in image.layers:
                 self._blobs.open(layer.descriptor).close()
             notes: dict[str, str] = {}

@@ -46,10 +46,10 @@ def config(*layers: bytes, **run: Any) -> bytes:
 
 
 def docker_archive(
-    tags: list[str] | None = None, layers: tuple[bytes, ...] = LAYERS
+    tags: list[str] | None = None, layers: tuple[bytes, ...] = LAYERS, **run: Any
 ) -> dict[str, bytes | str]:
     """The members of a ``docker save``."""
-    made = config(*layers, Env=["A=1"])
+    made = config(*layers, **{"Env": ["A=1"], **run})
     names = [f"{digest(layer)[7:]}/layer.tar" for layer in layers]
     entry = {"Config": f"{digest(made)[7:]}.json", "RepoTags": tags, "Layers": names}
     return {

@@ -8,7 +8,7 @@ import pytest
 
 from nscontainer.build import builder, dockerfile
 from nscontainer.build.asked import Options
-from nscontainer.errors import ImageError
+from nscontainer.errors import ImageError, SpecError
 from nscontainer.image import reconfigure
 from nscontainer.image.records import Image
 from nscontainer.image.store import Store
@@ -62,3 +62,9 @@ def test_half_a_character_is_an_error_of_ours(store: Store) -> None:
     """JSON can say one, as no UTF-8 can; so can bytes of a command line."""
     with pytest.raises(ImageError, match="UTF-8"):
         built_on(store, {"Env": ["B=\udcff"]})
+
+
+def test_the_label_of_images_on_host_is_not_to_be_given() -> None:
+    """It would make of any image one that is shown this machine's files."""
+    with pytest.raises(SpecError, match="nscontainer's own"):
+        Options(labels={"org.nscontainer.base": "host"}).check()

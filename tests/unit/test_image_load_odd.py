@@ -167,3 +167,17 @@ def test_a_layer_of_no_kind_at_all(store: Store, kind: object) -> None:
     manifest["layers"][0]["mediaType"] = kind
     with pytest.raises(ImageError):
         store.add_manifest(json.dumps(manifest).encode(), media.OCI_MANIFEST, name="lab")
+
+
+def test_a_strangers_image_never_stands_on_this_machine(store: Store) -> None:
+    """The label of images that stand on ``host`` is ours to give: with it, the machine's files would be seen."""
+    blobs: Members = {}
+    entry = oci_image(blobs, *LAYERS, Labels={"org.nscontainer.base": "host"})
+    for members in (
+        oci_archive(blobs, entry),
+        docker_archive(["lab:1"], Labels={"org.nscontainer.base": "host"}),
+    ):
+        with pytest.raises(ImageError, match="stands on the system of the machine that made it"):
+            load.load(io.BytesIO(tar(members)), store=store)
+        assert left(store) == []
+        assert store.images() == []
