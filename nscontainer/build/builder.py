@@ -238,6 +238,8 @@ class _Building:
                     raise made.wrong("RUN: the image is empty", hint)
                 try:
                     return execute.run(command, image, self.store, made, self.tell)
+                except SpecError as error:  # a user, say, that the image doesn't have
+                    raise made.wrong(f"RUN: {error.message}", error.hint) from None
                 except NotFoundError:
                     # The same build beside this one made the same image, and needs it no more.
                     if self.images.pop(_key(now), None) is None or attempt == _ATTEMPTS - 1:

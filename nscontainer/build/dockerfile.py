@@ -352,6 +352,8 @@ def _check_copy(made: Instruction) -> None:
 
 
 def _check_run(made: Instruction) -> None:
+    if made.exec_form() == []:
+        raise made.wrong("RUN [] names no program", _USAGE["RUN"])
     if (network := made.flag("network")) not in (None, "none", "host", "default"):
         raise made.wrong(f"network {network!r} is not known", "none or host")
     for heredoc in made.heredocs[:1]:

@@ -251,6 +251,13 @@ def test_dockerignore(tmp_path: Path) -> None:
     assert ".dockerignore leaves it out" in one_line(caught.value)
 
 
+def test_a_run_that_cannot_begin_says_where(engine: Path) -> None:
+    """A user that the image lacks is known only when the container is made: the line is named all the same."""
+    with pytest.raises(SpecError, match="^Dockerfile:3: RUN: user 'nosuch'"):
+        build("FROM base\nUSER nosuch\nRUN id")
+    assert containers(engine) == []
+
+
 def test_a_step_that_fails_leaves_nothing(engine: Path) -> None:
     """One line says which, where, how, and its last words; what came before is in the cache."""
     text = "FROM base\nRUN echo fine > /fine\n\nRUN echo some words >&2; exit 7\nRUN echo after"

@@ -99,6 +99,7 @@ def test_here_documents() -> None:
         ("FROM a\nSHELL /bin/bash", "SHELL /bin/bash is no JSON array"),
         ("FROM a b", "FROM 'a b' can't be read"),
         ("FROM a\nRUN", "Dockerfile:2: RUN needs an argument"),
+        ("FROM a\nRUN []", "Dockerfile:2: RUN [] names no program"),
         ("FROM a\nRUN <<EOF\nx", "the text after <<EOF has no end"),
         ("FROM a\nRUN <<EOF\n#!/usr/bin/env python3\nEOF", "RUN python3 <<EOF"),
         ("FROM a\nRUN --network=bridge x", "network 'bridge' is not known (none or host)"),
