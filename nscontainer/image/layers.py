@@ -21,7 +21,7 @@ from nscontainer.image import digest as digests
 from nscontainer.image import files, tree
 from nscontainer.image.blobs import Blobs, damaged
 from nscontainer.image.progress import Event, Progress
-from nscontainer.image.records import Layer
+from nscontainer.image.records import Descriptor, Layer
 
 if TYPE_CHECKING:
     from nscontainer.image.compression import Reads
@@ -143,7 +143,7 @@ class Layers:
                     while tapped.read(_CHUNK):  # what may follow the compressed stream's end
                         pass
                 except LayerError as error:
-                    self._blame(error, file, blob.digest)
+                    self._blame(error, blob)
                     message = f"layer {short} is refused: {error.message}"
                     raise LayerError(message, entry=error.entry, hint=error.hint) from None
         if packed.digest != blob.digest:
@@ -153,14 +153,14 @@ class Layers:
             raise ImageError(message, hint="remove the image (rmi) and pull or load it again")
         return made
 
-    def _blame(self, error: LayerError, file: Any, digest: str) -> None:
+    def _blame(self, error: LayerError, blob: Descriptor) -> None:
         """Say so where a layer is refused because its blob was damaged here."""
-        file.seek(0)
         seen = digests.Hashing()
-        while data := file.read(_CHUNK):
-            seen.update(data)
-        if seen.digest != digest:
-            raise damaged(digest, error.message) from None
+        with self._blobs.open(blob) as file:  # anew: the one that is unpacked is still read ahead
+            while data := file.read(_CHUNK):
+                seen.update(data)
+        if seen.digest != blob.digest:
+            raise damaged(blob.digest, error.message) from None
 
     def unpack_all(self, layers: tuple[Layer, ...], progress: Progress | None = None) -> list[str]:
         """Unpack what is missing of an image's layers, two at a time; give their keys, base first."""

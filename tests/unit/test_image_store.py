@@ -59,6 +59,15 @@ def test_it_is_an_oci_image_layout(store: Store) -> None:
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
 
 
+def test_a_layer_refused_while_it_is_still_read_is_not_called_damaged(store: Store) -> None:
+    """Whether the blob is whole is looked at apart from the reading ahead, which goes on meanwhile."""
+    evil = tars.whole(tars.file(b"../evil", b"x"), tars.file(b"a", os.urandom(7 << 20)))
+    layer = store.add_layer(io.BytesIO(evil))
+    for _ in range(10):
+        with pytest.raises(LayerError, match=r"is refused: \.\./evil"):
+            store.unpack_layer(layer)
+
+
 def test_a_store_of_others_is_refused(tmp_path: Path) -> None:
     """A store that others may write to isn't trusted."""
     Store(str(tmp_path / "images"))
