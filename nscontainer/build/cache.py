@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nscontainer.image import files
 from nscontainer.image.records import Descriptor, Layer
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Cache:
         if record.layer is not None:
             value["layer"] = record.layer.descriptor.to_json()
             value["diff_id"] = record.layer.diff_id
+        with files.disk_errors("a build's record was being written"):
+            self._write(key, value)
+
+    def _write(self, key: str, value: dict[str, Any]) -> None:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=self._directory, prefix=".")
         try:

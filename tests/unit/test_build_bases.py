@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nscontainer.build import builder, dockerfile
 from nscontainer.build.asked import Options
-from nscontainer.errors import ImageError, SpecError
+from nscontainer.build.cache import Cache, Record
+from nscontainer.errors import HostError, ImageError, SpecError
 from nscontainer.image import reconfigure
 from nscontainer.image.records import Image
 from nscontainer.image.store import Store
@@ -68,3 +72,17 @@ def test_the_label_of_images_on_host_is_not_to_be_given() -> None:
     """It would make of any image one that is shown this machine's files."""
     with pytest.raises(SpecError, match="nscontainer's own"):
         Options(labels={"org.nscontainer.base": "host"}).check()
+
+
+def test_a_full_disk_is_said_where_a_record_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everywhere in the store: what was being done, and how to mend it; and no file is left."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HostError, match="no space left on the disk while a build's record"):
+        Cache(store).add("a" * 64, Record("2026-01-01T00:00:00Z"))
+    assert list(Path(store.root, "build-cache").iterdir()) == []
