@@ -324,8 +324,8 @@ class Birth:
         """
         if os.getppid() != self.request.spawner_pid or self._owner_has_ended():
             return True
-        line = self.request.line  # the spawner closes its end before it looks who is left
-        return line is not None and bool(select.select([line], [], [], 0)[0])
+        ending = self.request.ending
+        return ending is not None and bool(select.select([ending], [], [], 0)[0])
 
     def _owner_has_ended(self) -> bool:
         pidfd = self.request.owner_pidfd

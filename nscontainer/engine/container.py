@@ -509,6 +509,9 @@ class Container:
             wire.send(sock, {"op": "wait"})
             received = wire.Inbox(sock).get()
         if received is None:
+            record = self._facts().get("record")  # it had ended, and asked nobody any more
+            if record:
+                return dict(record)
             message = f"the monitor of container {self.name!r} went away"
             raise EngineError(message)
         return dict(received[0].get("record") or {})

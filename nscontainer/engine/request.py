@@ -40,5 +40,5 @@ class Request:
     start: bool = False
     """Let the user's code go as soon as the container is made."""
     spawner_pid: int = 0
-    line: socket.socket | None = None
-    """From the spawner; its other end is closed before the spawner's own."""
+    ending: int | None = None
+    """The end of a pipe whose other the spawner alone holds: at its end before the spawner tidies up."""

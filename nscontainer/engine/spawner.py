@@ -62,6 +62,8 @@ class Spawner:
     _latest: wire.Message | None = None
     """The last request that a container can stand by for, without anything that is private."""
     pid: int = field(default_factory=os.getpid)
+    _ending: tuple[int, int] = field(default_factory=os.pipe)
+    """A pipe that no byte goes through: its end tells the monitors that the spawner ends."""
     _programs: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     _plans: dict[tuple[object, ...], tuple[float, int]] = field(default_factory=dict)
     """What asks for layers, when the host was looked at for it, and the layers' number."""
@@ -70,7 +72,7 @@ class Spawner:
         """Make ready what every container needs; trouble is told to whoever asks for one."""
         try:
             state.prepare(self.top)
-            _sweep_in_background(self.top)
+            self._sweep_in_background()
             self.layout = cgroup.detect()
             base = _FIRST_BASE + 65536 * int.from_bytes(os.urandom(2)) % (_LAST_BASE - _FIRST_BASE)
             self.images = rootfs.Images(f"{self.top}/mnt", base, f"{self.top}/images/layers")
@@ -133,8 +135,17 @@ class Spawner:
     def _replace_spare(self) -> None:
         """Fork another after the spare was killed, and remove what stood by with it."""
         self._drop_spare()
-        _sweep_in_background(self.top)
+        self._sweep_in_background()
         self._fork_spare()
+
+    def _sweep_in_background(self) -> None:
+        """Remove what a crash left, in a process of its own: no start has to wait for it."""
+        if os.fork() == 0:
+            with contextlib.suppress(BaseException):
+                os.close(self._ending[1])
+                os.setsid()
+                garbage.collect(self.top)
+            os._exit(0)
 
     def _spawn(self, message: wire.Message, fds: list[int]) -> None:
         """Hand a request to the spare monitor, after mounting what it will need."""
@@ -201,6 +212,7 @@ class Spawner:
         made_ahead: standby.StandBy | None = None
         try:
             self.inbox.close()
+            os.close(self._ending[1])
             for other in self.busy:
                 other.close()
             monitor.get_ready()
@@ -214,9 +226,7 @@ class Spawner:
             if received is not None:
                 message, fds = received
                 control = socket.socket(fileno=fds[0])
-                request = self._request(message, fds, control)
-                request.line = line
-                monitor.main(request, made_ahead)
+                monitor.main(self._request(message, fds, control), made_ahead)
                 line.close()  # at once: a thread may still wait in Linux (attach.py, unplug)
             elif made_ahead is not None:
                 made_ahead.cleanup.close()
@@ -300,16 +310,16 @@ class Spawner:
             halt_at=message.get("halt_at"),
             start=bool(message.get("start")),
             spawner_pid=self.pid,
+            ending=self._ending[0],
         )
 
     def end(self) -> None:
         """Remove what containers share and none is left in: the cgroups' parents, the bridges."""
+        os.close(self._ending[1])  # whoever gives back an address from now on removes the bridge
         if self.spare is not None:  # with it goes what stands by
             self.spare.shutdown(socket.SHUT_WR)
             select.select([self.spare], [], [], END_S)
         self._drop_spare()
-        for line in self.busy:  # whoever gives back an address from now on removes the bridge
-            line.close()
         if self.trouble is None:
             with contextlib.suppress(OSError, NsContainerError):
                 networking.release_unused(self.top)
@@ -345,15 +355,6 @@ def _zygote_cell(run: Any) -> Any:
         return int(run(channel))
 
     return run_cell
-
-
-def _sweep_in_background(top: str) -> None:
-    """Remove what a crash left, in a process of its own: no start has to wait for it."""
-    if os.fork() == 0:
-        with contextlib.suppress(BaseException):
-            os.setsid()
-            garbage.collect(top)
-        os._exit(0)
 
 
 def main(fd: int) -> None:

@@ -75,7 +75,7 @@ class SpawnerClient:
             self.sock.close()
         if os.getpid() == self.owner_pid:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=2)
+                self.process.wait(timeout=5)
 
 
 _lock = threading.Lock()
