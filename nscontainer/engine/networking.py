@@ -46,6 +46,8 @@ def release_unused(top: str) -> list[str]:
 
 def collect(top: str) -> list[str]:
     """Remove what killed monitors left of rules as well: what `gc` does."""
+    if not os.path.isdir(f"{top}/networks"):
+        return []
     done = release_unused(top)
     tables = [*publish.collect(top, alive(top)), *nat.collect()] if os.geteuid() == 0 else []
     return done + [f"removed the rules {table}" for table in tables]

@@ -8,8 +8,6 @@ in one text is one transaction: all of it is done, or nothing.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from typing import Any, Final
 
 from nscontainer.errors import HostError
@@ -76,6 +74,9 @@ def _load() -> Any:
 
 
 def _by_command(commands: str) -> str:
+    import shutil
+    import subprocess
+
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin")
     if nft is None:
         message = "networks need nftables: neither libnftables nor nft is here"

@@ -17,6 +17,7 @@ from nscontainer import api, networks, spec
 from nscontainer.engine.container import Container
 from nscontainer.errors import SpecError, StateError
 from nscontainer.network import dns, dnswire
+from nscontainer.network.records import Network
 from tests.integration.inside import PYTHON
 
 pytestmark = [
@@ -59,7 +60,7 @@ def start() -> Iterator[Callable[..., Container]]:
 
 
 @pytest.fixture
-def lab() -> Iterator[networks.Network]:
+def lab() -> Iterator[Network]:
     """A network of the test's own."""
     yield networks.create("lab")
     networks.remove("lab")

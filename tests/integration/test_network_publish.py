@@ -88,7 +88,10 @@ def connect(address: str, port: int) -> str:
 def own_address() -> str:
     """An address of this machine's that others could reach: where a packet out would come from."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("192.0.2.1", 9))
+        try:
+            sock.connect(("192.0.2.1", 9))
+        except OSError:  # a machine without a network, but for ours
+            return networks.get("bridge").gateway
         return str(sock.getsockname()[0])
 
 

@@ -17,7 +17,6 @@ from IPython.core.interactiveshell import InteractiveShell
 from nscontainer import Container, networks, spec
 from nscontainer.cli import main
 from nscontainer.errors import NotFoundError, SpecError, StateError
-from nscontainer.network import records
 from nscontainer_magics import commands, completion
 from tests.integration.inside import eventually
 
@@ -128,13 +127,19 @@ def test_each_mistake_is_one_line(run: Run, box: Container, argv: list[str], sai
 
 
 def test_a_subnet_of_the_hosts_is_refused(run: Run) -> None:
-    """Whatever this host has a route for."""
-    interface, base, mask = next(iter(records.host_routes()))
-    address = ".".join(str(base >> shift & 255) for shift in (24, 16, 8, 0))
-    length = min(mask.bit_count(), 29)
-    _, _, err = run("network", "create", "two", "--subnet", f"{address}/{length}")
-    assert f"overlaps the host's route {address}" in err
-    assert f" on {interface}" in err
+    """What a route of this host leads to is no network's."""
+    name = f"out{os.getpid() % 10000}-c"
+    subprocess.run(
+        ["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}x"], check=True
+    )
+    try:
+        subprocess.run(["ip", "addr", "add", "198.18.77.1/24", "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        code, _, err = run("network", "create", "two", "--subnet", "198.18.76.0/22")
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
+    assert code != 0
+    assert f"overlaps the host's route 198.18.77.0/24 on {name}" in err
 
 
 def test_the_magic_is_the_same(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
