@@ -39,6 +39,8 @@ layer that is thrown away, and a kept one is unmounted, so whole, unless the mac
 _MKFS_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
 RESERVE_SHARE: Final = 4
 """A layer is set aside on the disk as a whole where it is no more than this part of what is free."""
+FULL_BYTES: Final = 32 << 20
+"""A disk with less free is full: it may have had no room for a larger write a moment ago."""
 _LARGEST: Final = 8 << 40
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 _GOING_NOLOGFLUSH: Final = 2  # fs/ext4/ext4.h
@@ -77,6 +79,7 @@ class Storage:
     reserved: bool
     direct: bool
     _empty: Usage
+    _directory: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the state file says of it."""
@@ -99,8 +102,19 @@ class Storage:
             "free_bytes": now.free_bytes,
             "free_files": now.free_files,
             "holds_bytes": holds,
-            "errors": _errors(self.number),
+            "errors": self._errors(),
         }
+
+    def _errors(self) -> int:
+        """Count what ext4 could not write: of its own, errors; of files, warnings (ext4_end_bio).
+
+        It warns of harmless things as well, so warnings count only where the disk beneath is full.
+        """
+        count = _counted(self.number, "errors_count")
+        with contextlib.suppress(OSError):
+            if not self.reserved and Usage.of(self._directory).free_bytes < FULL_BYTES:
+                count += _counted(self.number, "warning_count")
+        return count
 
     def settle(self) -> None:
         """Write what is to be kept, and give back what the disk had set aside for more."""
@@ -118,16 +132,12 @@ class Storage:
         os.close(self.fd)
 
 
-def _errors(number: int) -> int:
-    """Count what ext4 could not write: of its own, an error, of a file, a warning (ext4_end_bio)."""
-    count = 0
-    for name in ("errors_count", "warning_count"):
-        with (
-            contextlib.suppress(OSError, ValueError),
-            open(f"/sys/fs/ext4/loop{number}/{name}", encoding="ascii") as file,
-        ):
-            count += int(file.read())
-    return count
+def _counted(number: int, name: str) -> int:
+    try:
+        with open(f"/sys/fs/ext4/loop{number}/{name}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
 
 
 class Usage(NamedTuple):
@@ -138,9 +148,9 @@ class Usage(NamedTuple):
     free_files: int
 
     @classmethod
-    def of(cls, fd: int) -> Usage:
-        """Ask the filesystem that an open file is on."""
-        facts = os.fstatvfs(fd)
+    def of(cls, place: int | str) -> Usage:
+        """Ask the filesystem that an open file, or a path, is on."""
+        facts = os.statvfs(place)
         size = facts.f_frsize
         return cls((facts.f_blocks - facts.f_bfree) * size, facts.f_bavail * size, facts.f_favail)
 
@@ -218,7 +228,7 @@ def make(
             fd = os.open(f"/proc/self/fd/{mount_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             return Storage(
                 mount_fd, fd, device.number, device.name, size_bytes, host_free, reserved,
-                device.direct, Usage.of(fd),
+                device.direct, Usage.of(fd), directory,
             )  # fmt: skip
         finally:
             os.close(device.fd)
