@@ -253,7 +253,7 @@ def test_dockerignore(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_begin_says_where(engine: Path) -> None:
     """A user that the image lacks is known only when the container is made: the line is named all the same."""
-    with pytest.raises(SpecError, match="^Dockerfile:3: RUN: user 'nosuch'"):
+    with pytest.raises(SpecError, match=r"^Dockerfile:3: RUN: user 'nosuch'"):
         build("FROM base\nUSER nosuch\nRUN id")
     assert containers(engine) == []
 
