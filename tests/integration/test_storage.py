@@ -240,6 +240,27 @@ with storage.opened({one.directory!r}) as place:
         assert eventually(lambda: not ours(top)), ours(top)
 
 
+@pytest.mark.cgroup1
+def test_a_layer_whose_writes_are_held_is_read_as_it_is(top: Path) -> None:
+    """On v1 --disk-write's device goes through a process: readers find it, and see what waits in memory."""
+    image("base:1")
+    what = spec.build(
+        ["sh", "-c", "echo hi >/f; echo done >/done; sleep 1000"],
+        image="base:1",
+        storage="32M",
+        disk_write="50M",
+    )
+    one = Container.create(what, detach=True, remove=False, start=True)
+    assert eventually(lambda: one.exec(["cat", "/done"]).exit_code == 0, 20)
+    with storage.opened(one.directory) as place:
+        assert ours(top) == []  # a device of the file itself would be a second filesystem
+        assert Path(place, "upper0/f").read_text() == "hi\n"
+    one.kill()
+    one.wait()
+    assert "A /f" in [str(change) for change in images.diff(one)]
+    one.remove()
+
+
 # --- nothing stays --------------------------------------------------------------------------------
 
 
