@@ -300,7 +300,8 @@ def test_disk_against_its_limit_with_an_update():
     x, y = write.get_xdata(), write.get_ydata()
     assert y[x < 4] == pytest.approx(5, rel=0.01)
     assert y[x > 4] == pytest.approx(15, rel=0.02)
-    assert (x[0], x[-1]) == (0, 8)
+    assert x[0] == 0
+    assert 7.85 < x[-1] < 8  # what was written when it had ended is no rate of its
     assert read.get_ydata() == pytest.approx(2, rel=0.01)
     limit = line(axis, "write limit")
     assert limit.get_xdata().tolist() == [0, 4, 4, 8]
