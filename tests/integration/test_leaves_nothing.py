@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.userns]
 WAYS = {
     "command": "api.run(['sleep', '1000'])",
     "cell": "api.run_cell('import time; time.sleep(1000)')",
-    "bridged": "api.run(['sleep', '1000'], network='bridge')",
+    "bridged": "api.run(['sleep', '1000'], network='bridge', publish=['80', '0.0.0.0::90/udp'])",
 }
 
 
