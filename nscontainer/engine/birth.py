@@ -533,7 +533,12 @@ class Birth:
 
     def measured_storage(self) -> dict[str, Any] | None:
         """Say how full the read-write layer's own filesystem is; None where it has none."""
-        return None if self.storage is None else self.storage.measured()
+        if self.storage is None:
+            return None
+        facts = self.storage.measured()
+        if self.disk_server is not None and self.disk_server.died():
+            facts["errors"] += 1
+        return facts
 
     def _kill_and_reap(self) -> None:
         if self.wait_status is None:

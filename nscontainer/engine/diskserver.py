@@ -50,6 +50,7 @@ class DiskServer:
     pid: int = 0
     device: str | None = None
     """The loop device, ``7:3``."""
+    _ended: bool = False
 
     def through(self, file: int) -> int:
         """Start it; give the file that leads through it to one of ours."""
@@ -65,6 +66,12 @@ class DiskServer:
             os.close(mount_fd)
             if server >= 0:
                 os.close(server)
+
+    def died(self) -> bool:
+        """Tell whether somebody has killed it: then all further I/O has failed."""
+        if self.pid and not self._ended:
+            self._ended = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return self._ended
 
     def bound(self, plan: Plan) -> None:
         """Bound what may wait in the page cache, by the slowest rule that holds writes.
@@ -107,7 +114,7 @@ class DiskServer:
 
     def release(self) -> None:
         """Let it end by itself, once the filesystem's last mount has gone; without limits."""
-        if self.pid:
+        if self.pid and not self.died():
             self.group.release_server(self.pid)
         if self.device is not None:
             unbound(f"{BDI}/{self.device}")

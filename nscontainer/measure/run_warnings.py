@@ -289,6 +289,14 @@ def _escaped_writes(run: RunResult) -> Iterator[RunWarning]:
 def _storage(run: RunResult) -> Iterator[RunWarning]:
     """Say that the read-write layer was full, or its size more than the disk had."""
     facts = run.record.get("storage")
+    if facts and facts["errors"]:
+        yield RunWarning(
+            "storage-lost",
+            "error",
+            "the disk beneath its layer was full or failed: what it wrote is in part lost; free some, "
+            "or ask for a --storage that can be reserved",
+            {"errors": facts["errors"], "used_bytes": facts["used_bytes"]},
+        )
     if not facts or facts["size_bytes"] is None:
         return
     limit, free, host_free = facts["size_bytes"], facts["free_bytes"], facts["host_free_bytes"]
@@ -302,14 +310,6 @@ def _storage(run: RunResult) -> Iterator[RunWarning]:
             f"its storage limit of {size(limit)} was full{what}: what did not fit failed with ENOSPC; "
             "try more --storage",
             figures,
-        )
-    if facts["errors"]:
-        yield RunWarning(
-            "storage-lost",
-            "error",
-            "the disk beneath its layer was full or failed: what it wrote is in part lost; free some, "
-            "or ask for a --storage that can be reserved",
-            figures | {"errors": facts["errors"]},
         )
     if limit > host_free:
         yield RunWarning(
