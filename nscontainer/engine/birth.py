@@ -14,26 +14,23 @@ import signal
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from nscontainer import errors
-from nscontainer.engine import diskrate, diskserver, rootfs, state, storage
+from nscontainer.engine import rootfs, state
+from nscontainer.engine.controls import Controls
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
 from nscontainer.engine.networking import Networking
 from nscontainer.engine.request import Request
 from nscontainer.engine.samplelog import SampleLog
+from nscontainer.engine.shown import bind_mounts, cell_runner
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
-from nscontainer.linux import caps, cgroup, clone, mount, procfs
-from nscontainer.linux.cgroup import Reader
-from nscontainer.linux.cgroup1 import Cgroup1
-from nscontainer.linux.syscalls import KernelError
+from nscontainer.linux import caps, cgroup, clone, procfs
 from nscontainer.netspec import OTHERS
 from nscontainer.network import names
-from nscontainer.spec import NAMESPACES, ContainerSpec, Limits
-
-PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
+from nscontainer.spec import NAMESPACES, ContainerSpec
 
 
 class InitDiedError(EngineError):
@@ -54,15 +51,10 @@ class Birth:
     """It stood by before it was asked for."""
     directory: str = field(init=False)
     state: dict[str, Any] = field(init=False)
-    cgroup: cgroup.Cgroup = field(init=False)
-    disks: diskrate.Plan = field(init=False, default_factory=diskrate.Plan)
-    """The limits of disks, found out."""
+    controls: Controls = field(init=False)
+    """Its cgroup, its disks and its read-write layer's own filesystem: what the limits hold by."""
     root: rootfs.Root = field(init=False)
     net: Networking = field(init=False)
-    storage: storage.Storage | None = field(init=False, default=None)
-    """The read-write layer's own filesystem, where it has one."""
-    disk_server: diskserver.DiskServer | None = field(init=False, default=None)
-    """Who does its I/O in its name, on cgroup v1."""
     listener: socket.socket = field(init=False)
     samples_fd: int = field(init=False)
     log: SampleLog = field(init=False)
@@ -110,25 +102,27 @@ class Birth:
 
     def run(self) -> None:
         """Make the container; it waits at the gate when this returns."""
-        self._plan_disks()
+        self.controls = Controls(self.request, self.directory)
         with self.stage("state"):
             self.net = Networking(self.request.top, self.spec)  # first: it may not be there
             self._make_state()
         with self.stage("cgroup"):
-            self._make_cgroup()
+            self.state["cgroup"] = self.controls.make_cgroup(self.cleanup)
+            self.cleanup.callback(self._remove_cgroup)
+            self.controls.limit(self.spec.limits)
         with self.stage("rootfs"):
-            self._make_storage()
+            self.state |= self.controls.make_storage(self.cleanup)
             self.root = rootfs.assemble(
                 self.request.images,
                 self.request.lowers,
                 self.directory,
                 mapped=self.request.mapped,
                 volatile=self.request.remove,
-                own=None if self.storage is None else self.storage.mount_fd,
+                own=self.controls.layer_fd,
             )
             if self.root.upper_shift:
                 self.state["upper_shift"] = self.root.upper_shift
-            volumes = self._volumes()
+            volumes = bind_mounts(self.spec, self.request.images, mapped=self.request.mapped)
         with self.stage("network"):
             self.cleanup.callback(lambda: self.net.leave(alone=self._alone))
             self.net.reserve(self.request.id)
@@ -163,13 +157,14 @@ class Birth:
             request.name = self.request.id
         request.id = self.request.id
         self.request, self.spec, self.pooled = request, request.spec, True
+        self.controls.request = request
         self.standby = False
         self.stage.times.clear()
         with self.stage("adopt"):
             self._claim_name()
             self.directory = state.take_up(request.top, request.id)
             self.state |= self._facts()
-            self._limit_cgroup()
+            self.controls.limit(self.spec.limits)
             self.environment = self._environment()
             self._hand_over()
         self._come_to_gate()
@@ -232,11 +227,7 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
-        self.log = SampleLog(self.samples_fd, self._reader(), self.net.stats())
-
-    def _reader(self) -> Reader:
-        own = None if self.storage is None or self.disk_server else self.storage.device
-        return self.cgroup.reader(own)
+        self.log = SampleLog(self.samples_fd, self.controls.reader(), self.net.stats())
 
     def save(self, status: str) -> None:
         """Write the state file: who else looks for the container finds it by that."""
@@ -253,69 +244,13 @@ class Birth:
         os.fchown(log, base, base)  # so that the container can open /dev/stdout again
         self.request.stdio = (self.request.stdio[0], log, log)
 
-    def _make_storage(self) -> None:
-        size = self.spec.limits.storage_bytes
-        if isinstance(self.cgroup, Cgroup1) and diskserver.can_serve(self.spec.limits):
-            self.disk_server = diskserver.DiskServer(self.cgroup)
-        elif size is None:
-            return
-        made = storage.make(
-            self.directory,
-            size,
-            cache=f"{self.request.top}/cache",
-            through=self.disk_server.through if self.disk_server is not None else None,
-        )
-        self.storage = made
-        if self.disk_server is not None:
-            self.disk_server.device = made.device
-        self.cleanup.callback(made.drop)
-        self.state["storage"] = made.to_dict()
-
-    def _plan_disks(self) -> None:
-        if diskrate.holds(self.spec.limits.to_dict()):
-            self.disks = diskrate.plan(self.spec.limits, self.places())
-            self.request.images.notes += self.disks.notes
-
-    def places(self) -> list[str]:
-        """List where the container's storage is on the host."""
-        image = self.request.image
-        on_host = image is None or image["on_host"]
-        views = [lower.view.path for lower in self.request.lowers] if on_host else []
-        binds = [m.source for m in self.spec.mounts if m.type == "bind" and m.source is not None]
-        return [self.request.top, *views, *binds]
-
-    def _make_cgroup(self) -> None:
-        self.cgroup = cgroup.create(
-            self.request.layout, self.request.id, want=cgroup.default_want(self.request.layout)
-        )
-        self.cleanup.callback(self.cgroup.close)
-        self.cleanup.callback(self._remove_cgroup)
-        self._limit_cgroup()
-        self.state["cgroup"] = {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
-
-    def _limit_cgroup(self) -> None:
-        self.cgroup.place(self.spec.limits)
-        if self.spec.limits.cpus is not None:
-            self._prime_quota()
-
-    def _prime_quota(self) -> None:
-        """Have the quota's period begin when the code is let go, and not anywhere.
-
-        Linux gives each cgroup's period timer a random phase (kernel/sched/fair.c,
-        init_cfs_bandwidth), so a first period of any length would get a whole quota: up to 2 % too
-        much over 5 s. The timer keeps the phase of its last expiry, so let it run with a period of
-        1 ms during the set-up, under a quota that nothing reaches.
-        """
-        try:
-            self.cgroup.arm(PRIMING)
-        except (OSError, errors.NsContainerError):  # as where a parent has a quota of its own
-            with contextlib.suppress(OSError, errors.NsContainerError):
-                self.cgroup.disarm_cpu()
+    @property
+    def cgroup(self) -> cgroup.Cgroup:
+        """The container's cgroup."""
+        return self.controls.cgroup
 
     def _remove_cgroup(self) -> None:
-        if self.disk_server is not None:
-            self.disk_server.release()
-        self.cgroup.remove(parents=self._alone())
+        self.controls.remove_cgroup(parents=self._alone())
 
     def _alone(self) -> bool:
         """Tell whether nobody comes after: then what containers share goes with this one.
@@ -330,30 +265,6 @@ class Birth:
     def _owner_has_ended(self) -> bool:
         pidfd = self.request.owner_pidfd
         return pidfd is not None and bool(select.select([pidfd], [], [], 0)[0])
-
-    def _volumes(self) -> list[tuple[int, str]]:
-        """Clone the mounts behind ``--volume`` paths, ids mapped as the image's are."""
-        trees = []
-        for entry in self.spec.mounts:
-            if entry.type != "bind":
-                continue
-            assert entry.source is not None
-            tree = mount.open_tree(entry.source, recursive=True)
-            attrs = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
-            if entry.read_only:
-                attrs |= mount.MOUNT_ATTR_RDONLY
-            mount.mount_setattr(tree, set_=attrs, recursive=True)
-            if self.request.mapped:
-                try:
-                    mount.mount_setattr(
-                        tree, userns_fd=self.request.images.id_map_fd(), recursive=True
-                    )
-                except KernelError:
-                    self.request.images.notes.append(
-                        f"{entry.source}: ids not mapped, files seen as nobody's"
-                    )
-            trees.append((tree, entry.target))
-        return trees
 
     def _clone(self, volumes: list[tuple[int, str]], sysfs: int | None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -392,13 +303,7 @@ class Birth:
         self.environment = self._environment()
         runner_tree = None
         if spec.command is None and request.run_cell is None:
-            runner = os.path.join(os.path.dirname(os.path.dirname(__file__)), "runner")
-            runner_tree = mount.open_tree(runner)
-            attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
-            mount.mount_setattr(runner_tree, set_=attrs)
-            if request.mapped:
-                with contextlib.suppress(KernelError):
-                    mount.mount_setattr(runner_tree, userns_fd=request.images.id_map_fd())
+            runner_tree = cell_runner(request.images, mapped=request.mapped)
         return InitPlan(
             spec=spec,
             root=self.root.path,
@@ -503,48 +408,15 @@ class Birth:
                 self.wait_status = status
         return self.wait_status is not None
 
-    def hold_disks(self, limits: Limits, change: diskrate.Plan | None = None) -> None:
-        """Set the limits of disks; of a change, only what is in it."""
-        if self.disk_server is not None:
-            if change is None and self.storage is not None:
-                self.disk_server.sync(self.storage.fd)  # what the set-up wrote is not the user's
-            self.disk_server.bound(self.disks)
-        diskrate.arm(self.cgroup, limits, change or self.disks)
-
-    def settle(self) -> None:
-        """Have its last writes reach the disk and its account, without its limits: it has ended."""
-        if self.disk_server is not None and self.storage is not None:
-            self.disk_server.settle(self.disks, self.storage.fd)
-
-    def escaped_writes(self) -> str | None:
-        """Say which buffered writes its limits don't hold: ``all``, those to ``volumes``, or none."""
-        held = any(rule.writes for rule in self.disks.rules.values())
-        if self.cgroup.version == "v2" or not held:
-            return None
-        volumes = any(m.type == "bind" and not m.read_only for m in self.spec.mounts)
-        return "all" if self.disk_server is None else "volumes" if volumes else None
-
-    def read_back(self) -> dict[str, Any]:
-        """Give the limits as Linux has them."""
-        limits = {**self.cgroup.read_back(), **self.disks.facts()}
-        if self.storage is not None and self.storage.size_bytes is not None:
-            limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
-        return limits | self.net.limits()
-
-    def measured_storage(self) -> dict[str, Any] | None:
-        """Say how full the read-write layer's own filesystem is; None where it has none."""
-        if self.storage is None:
-            return None
-        facts = self.storage.measured()
-        if self.disk_server is not None and self.disk_server.died():
-            facts["errors"] += 1
-        return facts
-
     def _kill_and_reap(self) -> None:
         if self.wait_status is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             self.reap(wait=True)
+
+    def read_back(self) -> dict[str, Any]:
+        """Give the limits as Linux has them."""
+        return self.controls.read_back() | self.net.limits()
 
     def release_processes(self) -> None:
         """Let go of everything but the state on disk: a kept container has ended."""
@@ -570,7 +442,7 @@ class Birth:
             "start_mode": self.request.start_mode,
             "pooled": self.pooled,
             "cgroup": self.state["cgroup"],
-            "escaped_writes": self.escaped_writes(),
+            "escaped_writes": self.controls.escaped_writes(),
             "network": self.state.get("network"),
             "isolation": {
                 "namespaces": dict(self.namespaces),

@@ -101,6 +101,7 @@ class Monitor:
         self.birth = birth
         self.request = birth.request
         self.spec = birth.spec
+        self.controls = birth.controls
         self.cgroup = birth.cgroup
         self.cleanup = cleanup
         self.owner: wire.Inbox | None = inbox
@@ -331,7 +332,7 @@ class Monitor:
             limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
         self.parents_quota = self.cgroup.parents_quota()
         self.cgroup.arm(limits)
-        self.birth.hold_disks(limits)
+        self.controls.hold_disks(limits)
         self.birth.net.shape(limits)
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
@@ -356,12 +357,12 @@ class Monitor:
         if "cpu" in options and self.asked.cpu_period_us is not None:
             options.setdefault("cpu_period", self.asked.cpu_period_us)
         change = make_limits(**options)
-        disks = diskrate.plan(change, self.birth.places())
+        disks = diskrate.plan(change, self.controls.places())
         self.birth.net.check(change)
         self.cgroup.place(change)
         self.cgroup.arm(change)
-        self.birth.disks.update(disks)
-        self.birth.hold_disks(change, disks)
+        self.controls.disks.update(disks)
+        self.controls.hold_disks(change, disks)
         fields = {
             name: value
             for name in change.__dataclass_fields__
@@ -514,14 +515,14 @@ class Monitor:
         self._push(event)
         for sock in self.waiting:
             _send(sock, event)
-        if self.birth.storage is not None and not self.request.remove:
-            self.birth.storage.settle()
+        if self.controls.storage is not None and not self.request.remove:
+            self.controls.storage.settle()
 
     def _record(self, ended_ns: int) -> dict[str, Any]:
         if "pid" in self.spec.host_namespaces and self.cgroup.populated():
             self.cgroup.kill()  # without a pid namespace its children outlive the first process
         read_back = self.read_back or self.birth.read_back()
-        self.birth.settle()
+        self.controls.settle()
         final = self.log.end(ended_ns)
         code = os.waitstatus_to_exitcode(self.birth.wait_status or 0)
         number = -code if code < 0 else None
@@ -550,7 +551,7 @@ class Monitor:
             "limits_read_back": read_back,
             "limit_changes": self.changes,
             "network_shaping": self.birth.net.shaping_counts(),
-            "storage": self.birth.measured_storage(),
+            "storage": self.controls.measured_storage(),
             "steal_ns": procfs.steal_ns() - self.steal_at_release,
             "host_cpus": os.cpu_count() or 1,
             "stages": self.birth.stage.times,

@@ -346,7 +346,7 @@ class SessionHost:
             "host_cpus": os.cpu_count() or 1,
             "missed_samples": log.missed - cell.missed,
             "parents_quota": monitor.parents_quota,
-            "storage": monitor.birth.measured_storage(),
+            "storage": monitor.controls.measured_storage(),
             "sample_s": monitor.spec.sample_s,
         }
         return {"record": record, "rows": [cell.first_row, log.rows], "offset_ns": offset}

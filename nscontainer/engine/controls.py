@@ -1,0 +1,159 @@
+"""What a container's limits hold by: its cgroup, its disks, and a read-write layer of its own size."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nscontainer import errors
+from nscontainer.engine import diskrate, diskserver, storage
+from nscontainer.engine.request import Request
+from nscontainer.linux import cgroup
+from nscontainer.linux.cgroup import Reader
+from nscontainer.linux.cgroup1 import Cgroup1
+from nscontainer.spec import Limits
+
+PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
+
+
+@dataclass(slots=True)
+class Controls:
+    """Made in the monitor, step by step; what is asked of the disks is found out before all else.
+
+    Raises
+    ------
+    SpecError, HostError
+        A disk isn't there, or can't be limited.
+    """
+
+    request: Request
+    directory: str
+    cgroup: cgroup.Cgroup = field(init=False)
+    disks: diskrate.Plan = field(init=False, default_factory=diskrate.Plan)
+    """The limits of disks, found out."""
+    storage: storage.Storage | None = field(init=False, default=None)
+    """The read-write layer's own filesystem, where it has one."""
+    disk_server: diskserver.DiskServer | None = field(init=False, default=None)
+    """Who does its I/O in its name, on cgroup v1."""
+
+    def __post_init__(self) -> None:
+        limits = self.request.spec.limits
+        if diskrate.holds(limits.to_dict()):
+            self.disks = diskrate.plan(limits, self.places())
+            self.request.images.notes += self.disks.notes
+
+    def places(self) -> list[str]:
+        """List where the container's storage is on the host."""
+        image = self.request.image
+        on_host = image is None or image["on_host"]
+        views = [lower.view.path for lower in self.request.lowers] if on_host else []
+        binds = [
+            m.source for m in self.request.spec.mounts if m.type == "bind" and m.source is not None
+        ]
+        return [self.request.top, *views, *binds]
+
+    # --- making ------------------------------------------------------------------------------
+
+    def make_cgroup(self, cleanup: contextlib.ExitStack) -> dict[str, Any]:
+        """Make the cgroup, for others to put the container into; give the facts for the state file."""
+        request = self.request
+        want = cgroup.default_want(request.layout)
+        self.cgroup = cgroup.create(request.layout, request.id, want=want)
+        cleanup.callback(self.cgroup.close)
+        return {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def limit(self, limits: Limits) -> None:
+        """Set what holds from the set-up on."""
+        self.cgroup.place(limits)
+        if limits.cpus is not None:
+            self._prime_quota()
+
+    def _prime_quota(self) -> None:
+        """Have the quota's period begin when the code is let go, and not anywhere.
+
+        Linux gives each cgroup's period timer a random phase (kernel/sched/fair.c,
+        init_cfs_bandwidth), so a first period of any length would get a whole quota: up to 2 % too
+        much over 5 s. The timer keeps the phase of its last expiry, so let it run with a period of
+        1 ms during the set-up, under a quota that nothing reaches.
+        """
+        try:
+            self.cgroup.arm(PRIMING)
+        except (OSError, errors.NsContainerError):  # as where a parent has a quota of its own
+            with contextlib.suppress(OSError, errors.NsContainerError):
+                self.cgroup.disarm_cpu()
+
+    def make_storage(self, cleanup: contextlib.ExitStack) -> dict[str, Any]:
+        """Give the read-write layer a filesystem of its own where it needs one: facts for the state file."""
+        limits = self.request.spec.limits
+        size = limits.storage_bytes
+        if isinstance(self.cgroup, Cgroup1) and diskserver.can_serve(limits):
+            self.disk_server = diskserver.DiskServer(self.cgroup)
+        elif size is None:
+            return {}
+        made = storage.make(
+            self.directory,
+            size,
+            cache=f"{self.request.top}/cache",
+            through=self.disk_server.through if self.disk_server is not None else None,
+        )
+        self.storage = made
+        if self.disk_server is not None:
+            self.disk_server.device = made.device
+        cleanup.callback(made.drop)
+        return {"storage": made.to_dict()}
+
+    @property
+    def layer_fd(self) -> int | None:
+        """The mount of the read-write layer's own filesystem."""
+        return None if self.storage is None else self.storage.mount_fd
+
+    # --- its life ----------------------------------------------------------------------------
+
+    def reader(self) -> Reader:
+        """Open the accounting files."""
+        own = None if self.storage is None or self.disk_server else self.storage.device
+        return self.cgroup.reader(own)
+
+    def hold_disks(self, limits: Limits, change: diskrate.Plan | None = None) -> None:
+        """Set the limits of disks; of a change, only what is in it."""
+        if self.disk_server is not None:
+            if change is None and self.storage is not None:
+                self.disk_server.sync(self.storage.fd)  # what the set-up wrote is not the user's
+            self.disk_server.bound(self.disks)
+        diskrate.arm(self.cgroup, limits, change or self.disks)
+
+    def settle(self) -> None:
+        """Have its last writes reach the disk and its account, without its limits: it has ended."""
+        if self.disk_server is not None and self.storage is not None:
+            self.disk_server.settle(self.disks, self.storage.fd)
+
+    def escaped_writes(self) -> str | None:
+        """Say which buffered writes its limits don't hold: ``all``, those to ``volumes``, or none."""
+        held = any(rule.writes for rule in self.disks.rules.values())
+        if self.cgroup.version == "v2" or not held:
+            return None
+        volumes = any(m.type == "bind" and not m.read_only for m in self.request.spec.mounts)
+        return "all" if self.disk_server is None else "volumes" if volumes else None
+
+    def read_back(self) -> dict[str, Any]:
+        """Give the limits of all but the network as Linux has them."""
+        limits = {**self.cgroup.read_back(), **self.disks.facts()}
+        if self.storage is not None and self.storage.size_bytes is not None:
+            limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
+        return limits
+
+    def measured_storage(self) -> dict[str, Any] | None:
+        """Say how full the read-write layer's own filesystem is; None where it has none."""
+        if self.storage is None:
+            return None
+        facts = self.storage.measured()
+        if self.disk_server is not None and self.disk_server.died():
+            facts["errors"] += 1
+        return facts
+
+    def remove_cgroup(self, *, parents: bool) -> None:
+        """Remove the cgroup, and with ``parents`` those above that are empty then."""
+        if self.disk_server is not None:
+            self.disk_server.release()
+        self.cgroup.remove(parents=parents)
