@@ -33,9 +33,13 @@ _SETTLED_BY: Final[Mapping[str, frozenset[str]]] = {
     "security_opt": frozenset({"seccomp"}),
 }
 """Besides itself, what on a line makes a default meaningless."""
+_OF_A_NETWORK: Final = (
+    "ip", "dns", "publish", "net_rate", "net_rx", "net_tx", "net_delay", "net_loss",
+)  # fmt: skip
 _NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
     "cpu_burst": {"cpu": "8192", "cpu_period": "1000000"},
     "memory_swap": {"memory": "1M"},
+    **dict.fromkeys(_OF_A_NETWORK, {"network": "bridge"}),
 }
 """With what a value is checked that says nothing alone; it may be set before those are."""
 

@@ -22,10 +22,16 @@ GOOD = {
     "ipc": "host", "pid": "host", "userns": "host", "cgroupns": "host", "time": "host",
     "cap_add": "NET_RAW", "cap_drop": "ALL", "seccomp": "unconfined",
     "security_opt": "seccomp=unconfined", "sample": "100ms",
+    "add_host": "db:10.0.0.5", "dns": "1.1.1.1", "ip": "10.213.0.5", "publish": "8080:80",
+    "net_rate": "10mbit", "net_rx": "1mbit", "net_tx": "2mbit", "net_delay": "50ms", "net_loss": "1%",
+    "disk_read": "5M", "disk_write": "5M", "disk_read_iops": "100", "disk_write_iops": "100",
+    "device_read_bps": "/dev/sda:1M", "device_write_bps": "/dev/sda:1M",
+    "device_read_iops": "/dev/sda:10", "device_write_iops": "/dev/sda:10",
+    "blkio_weight": "500", "storage": "1G",
 }  # fmt: skip
 BAD = {
     "cpu": "fifty", "cpu_period": "1", "memory": "12Q", "pids_limit": "few", "ulimit": "nofiles=1",
-    "timeout": "soon", "env": "'A=1", "volume": "/no/such/place:/data", "network": "lan",
+    "timeout": "soon", "env": "'A=1", "volume": "/no/such/place:/data", "network": "no/net",
     "uts": "sideways", "memory_swap": "x", "cpu_burst": "-1", "sample": "1h",
 }  # fmt: skip
 
