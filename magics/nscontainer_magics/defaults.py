@@ -39,7 +39,7 @@ _OF_A_NETWORK: Final = (
 _NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
     "cpu_burst": {"cpu": "8192", "cpu_period": "1000000"},
     "memory_swap": {"memory": "1M"},
-    **dict.fromkeys(_OF_A_NETWORK, {"network": "bridge"}),
+    **{name: {"network": "bridge"} for name in _OF_A_NETWORK},
 }
 """With what a value is checked that says nothing alone; it may be set before those are."""
 
