@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from nscontainer.errors import HostError, NsContainerError
+from nscontainer.errors import HostError, NsContainerError, SpecError
 from nscontainer.linux import blockdev
 from nscontainer.linux import cgroup_files as files
 from nscontainer.linux.blockdev import Rule
@@ -28,6 +28,11 @@ def hold(
     for number, rule in rules.items():
         pairs = [(_KEYS[name], "max" if rate < 0 else str(rate)) for name, rate in rule.items()]
         what = ", ".join(rule_text(name, number, rate) for name, rate in rule.items())
+        if any(
+            rate == 1 for _, rate in rule.items()
+        ):  # EINVAL of tg_set_limit, block/blk-throttle.c
+            message = f"{what}: cgroup v2 takes no limit of 1"
+            raise SpecError(message, hint="2 a second is the least")
         line = " ".join((number, *(f"{key}={rate}" for key, rate in pairs)))
         files.set_value(f"{path}/io.max", line, what, partial(missing, what))
 

@@ -64,6 +64,14 @@ def test_v2_rules_are_a_line_a_disk(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_v2_takes_no_limit_of_one(tmp_path: Path) -> None:
+    """Linux would answer EINVAL, which says nothing."""
+    path = put(tmp_path / "c", ["io.max"])
+    group = cgroup2.Cgroup2(str(tmp_path), str(path), ["c"])
+    with pytest.raises(SpecError, match="cgroup v2 takes no limit of 1"):
+        group.hold_disks({"254:0": Rule(write_iops=1)})
+
+
 def test_v2_without_io_says_which_link_lacks_it(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpu memory io\n")
     (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
