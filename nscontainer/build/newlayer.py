@@ -19,6 +19,7 @@ from nscontainer.errors import SpecError, StateError
 
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 20
+WHITEOUT: Final = ".wh."
 _TYPES: Final[Mapping[str, bytes]] = {
     "dir": tarfile.DIRTYPE,
     "file": tarfile.REGTYPE,
@@ -85,6 +86,7 @@ class NewLayer:
             return
         self.make_directory(path.rpartition("/")[0], owner)
         found = self.below.look(path)
+        _check_name(path)
         if found is None:
             found = Node("dir", 0o755, owner.uid, owner.gid, self.mtime_ns)
         elif found.kind == "dir":
@@ -101,6 +103,7 @@ class NewLayer:
         SpecError
             A directory would take the place of something else, or something else that of one.
         """
+        _check_name(path)
         there = self.look(path)
         if there is not None and (there.kind == "dir") != (node.kind == "dir"):
             what = "a symbolic link" if there.kind == "link" else f"a {there.kind}"
@@ -187,6 +190,12 @@ class NewLayer:
                     sink.write(chunk)
                 sink.write(bytes(-node.size % _BLOCK))
         sink.write(bytes(2 * _BLOCK))
+
+
+def _check_name(path: str) -> None:
+    if path.rpartition("/")[2].startswith(WHITEOUT):
+        message = f"/{path}: a layer takes names with {WHITEOUT} for deletions"
+        raise SpecError(message, hint="rename it, or name it in .dockerignore")
 
 
 def _without_links(path: str, flags: int) -> int:

@@ -215,3 +215,15 @@ def test_an_owner_that_isnt_there(top: Path, text: str) -> None:
     """A name that the image doesn't know is an error."""
     with pytest.raises(SpecError):
         owners.parse(text, Union([str(top / "image")]))
+
+
+@pytest.mark.parametrize(
+    "place", ["context/d/.wh.e", "context/d/.wh.d/x", "context/d/.wh..wh..opq"]
+)
+def test_a_name_that_would_delete_is_refused(top: Path, place: str) -> None:
+    """In a layer ``.wh.NAME`` deletes: a file of that name would be lost, and another with it."""
+    write(top / place, "text")
+    with pytest.raises(SpecError, match=r"takes names with \.wh\. for deletions"):
+        copied(top, "d", to="/x")
+    with pytest.raises(SpecError, match=r"takes names with \.wh\. for deletions"):
+        copied(top, "a.txt", to="/.wh.etc/")
