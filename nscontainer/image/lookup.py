@@ -146,6 +146,9 @@ def _familiar(source: str) -> str:
 
 
 def _not_found(ref: str, rows: list[Row]) -> NotFoundError:
+    if ref == names.HOST:
+        message = "'host' is this machine's own system, and no image of the store"
+        return NotFoundError(message, hint="nscontainer images lists those")
     close = names.close_matches(ref, [row.name for row in rows if row.name])
     message = f"no image {ref!r:.300}"
     if close:

@@ -84,22 +84,28 @@ class Sweep:
 
     def _used(self) -> Used:
         used = Used()
+        seen: set[tuple[str, int]] = set()
         for user in users(self._top):
             used.keys |= user.layers
         for row in self._index.rows():
             used.blobs.add(row.manifest.digest)
-            self._names(row.manifest, used, 0)
+            self._names(row.manifest, used, 0, seen)
         return used
 
-    def _names(self, manifest: Descriptor, used: Used, depth: int) -> None:
+    def _names(
+        self, manifest: Descriptor, used: Used, depth: int, seen: set[tuple[str, int]]
+    ) -> None:
         """Note what a manifest names, or a list of manifests that somebody else has put here."""
+        if (manifest.digest, depth) in seen:
+            return  # lists that name each other many times over would take for ever
+        seen.add((manifest.digest, depth))
         if manifest.media_type in (media.OCI_INDEX, media.DOCKER_LIST) and depth < 4:
             with contextlib.suppress(ImageError):
                 value = media.decode(self._blobs.read(manifest, MANIFEST_LIMIT), "")
                 for item in value.get("manifests") or []:
                     inner = Descriptor.from_json(item)
                     used.blobs.add(inner.digest)
-                    self._names(inner, used, depth + 1)
+                    self._names(inner, used, depth + 1, seen)
             return
         with contextlib.suppress(ImageError):
             config, layers = self._lookup.manifest(manifest)

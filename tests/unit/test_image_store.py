@@ -376,6 +376,8 @@ def test_a_name_to_give_has_no_digest_and_is_not_host(store: Store) -> None:
             make(store, bad, b"2")
     with pytest.raises(NotFoundError):
         store.tag("nothing", "x")
+    with pytest.raises(NotFoundError, match="this machine's own system"):
+        store.get("host")
     assert store.get("lab").names == ("lab:latest",)
 
 
@@ -485,6 +487,24 @@ def test_others_entries_in_the_index_are_kept(store: Store) -> None:
     assert after["annotations"] == {"a": "b"}
     assert store.has(foreign["digest"])  # type: ignore[arg-type]
     assert len(store.images()) == 1
+
+
+def test_lists_that_name_each_other_many_times_over(store: Store) -> None:
+    """A sweep reads each list once, not once for every way that leads to it: here 10^8."""
+    with store.holding():
+        image = make(store, "lab")
+        inner = [image.manifest] * 100
+        for _ in range(4):
+            listed = [{**one.to_json(), "annotations": {}} for one in inner]
+            data = media.encode({"schemaVersion": 2, "manifests": listed})
+            inner = [Descriptor(media.OCI_INDEX, store.put(data), len(data))] * 100
+        path = Path(store.root, "index.json")
+        index = json.loads(path.read_text())
+        index["manifests"] += [inner[0].to_json()]
+        path.write_text(json.dumps(index))
+    kept = blobs(store)
+    store.sweep()
+    assert blobs(store) == kept
 
 
 def test_a_damaged_index_is_said_to_be(store: Store) -> None:
