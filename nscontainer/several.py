@@ -284,7 +284,7 @@ def together(
     ...     until="client",
     ... )  # doctest: +SKIP
     >>> both.spread_s  # doctest: +SKIP
-    8.1e-05
+    0.0013
     """
     planned = _planned(parts, named)
     if until is not None and until not in planned:
