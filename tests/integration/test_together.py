@@ -34,7 +34,7 @@ def test_they_begin_at_one_instant_on_one_clock(engine: Path):
     )
     assert list(both) == ["a", "b", "c"]
     assert both.ok
-    assert both.spread_s < 0.1  # some ms even where each has to wait for a CPU
+    assert both.spread_s < 1  # some ms even where each has to wait for a CPU
     assert min(both.offsets_s.values()) == 0
     for name in ("a", "b"):
         run = both[name]
