@@ -229,9 +229,10 @@ def scratch() -> Iterator[str]:
     try:
         yield path
     finally:
-        for directory, _, _ in os.walk(path, onerror=None):
-            with contextlib.suppress(OSError):  # overlayfs makes work/work of mode 000
-                os.chmod(directory, 0o700)
+        for directory, names, _ in os.walk(path):
+            for name in names:  # before it is gone into: overlayfs makes work/work of mode 000
+                with contextlib.suppress(OSError):
+                    os.chmod(f"{directory}/{name}", 0o700)
         for _ in range(3):  # what is still being written to when it is removed needs another go
             shutil.rmtree(path, ignore_errors=True)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from nscontainer import doctor
-from nscontainer.doctor import Finding
+from nscontainer.doctor import Finding, kernel
 from nscontainer.doctor.mend import MENDS, PLACES, mend, places
 from nscontainer.errors import HostError, SetupError, SpecError
 
@@ -258,3 +261,23 @@ def test_places_elsewhere() -> None:
     """Not Linux at all."""
     assert places({}, platform="darwin") == ("macos",)
     assert places({}, platform="win32") == ("windows",)
+
+
+def test_what_an_overlay_leaves_is_removed_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ``work/work`` has mode 000, which stops whoever isn't root until it is given another."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as top:
+        os.chmod(top, 0o777)
+        monkeypatch.setattr(kernel, "storage_directory", lambda: top)
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                if os.geteuid() == 0:
+                    os.setgroups([])
+                    os.setresgid(65534, 65534, 65534)
+                    os.setresuid(65534, 65534, 65534)
+                with kernel.scratch() as path:
+                    os.makedirs(f"{path}/rw/work/work")
+                    os.chmod(f"{path}/rw/work/work", 0)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.listdir(top) == []
