@@ -126,7 +126,7 @@ def _registry_of(name: str) -> tuple[str, str]:
 
 
 def _check(registry: str, path: str, text: str) -> None:
-    if not _REGISTRY.fullmatch(registry):
+    if not _REGISTRY.fullmatch(registry) or not _is_address(registry):
         message = f"image name {text!r:.300}: {registry!r:.140} is no registry"
         raise SpecError(message, hint="a host name, with a port or without: localhost:5000")
     for part in path.split("/"):
@@ -141,6 +141,20 @@ def _check(registry: str, path: str, text: str) -> None:
     if _HEX_ID.fullmatch(path.removeprefix("library/")):
         message = f"image name {text!r} would be taken for an id: 64 hexadecimal digits"
         raise SpecError(message, hint=_HINT)
+
+
+def _is_address(registry: str) -> bool:
+    """Tell whether what has a host's look can be one: its port, and an address of IPv6."""
+    host, bracket, rest = registry.removeprefix("[").partition("]")
+    if bracket:
+        import ipaddress
+
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            return False
+    port = (rest if bracket else registry).rpartition(":")[2]
+    return not port.isdigit() or 0 < int(port) < 1 << 16
 
 
 def close_matches(name: str, known: Iterable[str]) -> list[str]:

@@ -79,3 +79,12 @@ def test_only_sha256_digests() -> None:
     for text in ("", "sha256:", DIGEST[:-1], DIGEST + "0", DIGEST.upper(), None, 7, DIGEST + "\n"):
         with pytest.raises(ImageError, match="no digest"):
             digests.check(text)
+
+
+@pytest.mark.parametrize(
+    "registry", ["localhost:99999", "localhost:0", "[::1]:70000", "[::::]", "[:]:5000", "[1]"]
+)
+def test_a_registry_that_can_be_nowhere(registry: str) -> None:
+    """Neither an address nor a port: refused with the name, before anything is looked up."""
+    with pytest.raises(SpecError, match="is no registry"):
+        names.parse(f"{registry}/a:1")

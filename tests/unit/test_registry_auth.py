@@ -217,7 +217,8 @@ def test_redirects_drop_authorization(to):
 
 def test_redirects_that_are_not_followed():
     """From https to another's http, to no web address, and in circles."""
-    for to in ("http://cdn.example/b", "ftp://x/y", "file:///etc/passwd", ""):
+    odd = ("https://x:99999/b", "https://[/b", "//[x]/b", "https://x:y/b")
+    for to in ("http://cdn.example/b", "ftp://x/y", "file:///etc/passwd", "", *odd):
         with pytest.raises(RegistryError):
             a_client(Fake((307, {"Location": to}, b""))).get("a", "a", limit=99)
     fake = Fake(*[(302, {"Location": "/again"}, b"")] * 20)
@@ -321,3 +322,11 @@ def test_network_failures_in_words():
         "Connection aborted.", ConnectionResetError(104, "reset")
     )
     assert isinstance(faults.of_exception(lost, "https://a/"), faults.PassingError)
+
+
+@pytest.mark.parametrize("realm", ["https://t:99999/", "https://[/", "https://", "ftp://t/", "x"])
+def test_a_token_server_that_is_no_web_address(realm):
+    """What a registry names is refused in one line, whatever it is."""
+    fake = Fake((401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, b""))
+    with pytest.raises(RegistryError, match="names a token server that can't be asked"):
+        a_client(fake).get("a", "a", limit=99)

@@ -83,6 +83,8 @@ def test_docker_mirrors_are_the_hubs_and_ours_are_stronger(tmp_path):
         ('[registry."x"]\nmirror = []', "no such key: mirror"),
         ('[registry."x"]\nmirrors = "https://a"', "not a list"),
         ('[registry."x"]\nmirrors = ["mirror.example"]', "not a URL"),
+        ('[registry."x"]\nmirrors = ["http://["]', "not a URL"),
+        ('[registry."x"]\nmirrors = ["http://a:99999"]', "not a URL"),
         (
             '[registry."x"]\nmirrors = ["https://u:p4ss@mirror.example"]',
             "only scheme, host and path",
@@ -305,3 +307,13 @@ def test_the_network_is_imported_when_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("proxy", ["http://[x", "http://me:s3cret@p:99999", "a:b"])
+def test_a_proxy_that_is_no_url(monkeypatch, proxy):
+    """It is said, without the password that may be in it."""
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(SpecError, match="is no URL") as caught:
+        transport.Transport().send("GET", "https://reg.example/v2/", headers={})
+    assert "s3cret" not in str(caught.value)

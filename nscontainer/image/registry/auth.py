@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from nscontainer.errors import RegistryError
 from nscontainer.image.registry import faults
 from nscontainer.image.registry.credentials import Credentials, Found
-from nscontainer.image.registry.hosts import is_loopback
+from nscontainer.image.registry.hosts import is_loopback, web_address
 
 if TYPE_CHECKING:
     from nscontainer.image.registry.transport import Transport
@@ -145,9 +145,9 @@ class Authorizer:
 
     def _token(self, parameters: dict[str, str], scope: str) -> tuple[str, float]:
         realm = parameters["realm"]
-        parts = urlsplit(realm)
+        parts = web_address(realm)
         have = self.found.credentials
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts is None:
             raise RegistryError(
                 f"{self._host} names a token server that can't be asked: {faults.printable(realm)}",
                 reason="refused",

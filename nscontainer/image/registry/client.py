@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from nscontainer.errors import RegistryError
 from nscontainer.image.names import DOCKER_HUB
 from nscontainer.image.registry import auth, credentials, faults
-from nscontainer.image.registry.hosts import Endpoint
+from nscontainer.image.registry.hosts import Endpoint, web_address
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -278,9 +278,13 @@ class Client:
         RegistryError
             From https to another server's http.
         """
-        there = urljoin(url, to)
-        old, new = urlsplit(url), urlsplit(there)
-        if new.scheme not in _PORTS or not new.hostname:
+        old = urlsplit(url)
+        try:
+            there = urljoin(url, to)
+        except ValueError:
+            there = ""
+        new = web_address(there)
+        if new is None:
             raise RegistryError(f"{old.netloc} sends us to no web address", reason="failed")
         if old.scheme == "https" and new.scheme == "http":
             if new.hostname == old.hostname:

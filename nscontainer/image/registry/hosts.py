@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from nscontainer.errors import SpecError
 from nscontainer.image.names import DOCKER_HUB
@@ -110,6 +110,16 @@ class Registries:
         )
 
 
+def web_address(url: str) -> SplitResult | None:
+    """Split an http or https URL; None where it is none: another scheme, no host, a port that can't be."""
+    try:
+        parts = urlsplit(url)
+        able = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket that isn't closed, port 99999
+        return None
+    return parts if able else None
+
+
 def hostname(host: str) -> str:
     """Give the name or address in ``host:port``, without brackets."""
     return urlsplit(f"//{host}").hostname or host
@@ -196,8 +206,8 @@ def _urls(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise SpecError(f"{where}: not a list of URLs: {value!r}")
     for url in value:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if not parts or parts.scheme not in {"http", "https"} or not parts.hostname:
+        parts = web_address(url) if isinstance(url, str) else None
+        if parts is None:
             raise SpecError(f"{where}: not a URL: {url!r}", hint="as https://mirror.example")
         if parts.username is not None or parts.query or parts.fragment:
             raise SpecError(

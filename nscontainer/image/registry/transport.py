@@ -236,11 +236,15 @@ def _proxy_parts(proxy: str) -> tuple[str, dict[str, str]]:
     """Take the credentials out of a proxy's URL, into its header."""
     import urllib3
 
-    parts = urlsplit(proxy)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SpecError(
-            f"a proxy of the kind {parts.scheme!r} is not supported", hint="http or https"
-        )
+    parts = hosts.web_address(proxy)
+    if parts is None:
+        scheme, _, address = proxy.partition("://")
+        if scheme not in {"http", "https"}:
+            raise SpecError(
+                f"a proxy of the kind {scheme!r} is not supported", hint="http or https"
+            )
+        what = f"{scheme}://{address.rpartition('@')[2]}"  # not the password
+        raise SpecError(f"proxy {what!r:.200} is no URL", hint="as http://proxy.example:3128")
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
         return address, {}
