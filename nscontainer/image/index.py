@@ -131,6 +131,16 @@ def add(rows: list[Row], manifest: Descriptor, name: str | None, sources: tuple[
     rows.append(named(manifest, name))
 
 
+def drop_source(rows: list[Row], known: list[Row], source: str) -> None:
+    """Forget one of the registries' digests that an image is known by."""
+    for at, row in enumerate(rows):
+        if row in known:
+            rest = [one for one in row.sources if one != source]
+            notes = {k: v for k, v in row.manifest.annotations.items() if k != SOURCE}
+            notes |= {SOURCE: " ".join(rest)} if rest else {}
+            rows[at] = named(replace(row.manifest, annotations=notes), row.name)
+
+
 def drop_name(rows: list[Row], name: str) -> bool:
     """Take a name away; its manifest stays, nameless if that was its last. Tell whether it was there."""
     for at, row in enumerate(rows):

@@ -36,6 +36,9 @@ class Removal:
             found = self._lookup.find(ref, rows)
             named = [row.name for row in found if row.name is not None]
             label = _label(ref, named)
+            if named and (source := _source(ref, found)):  # as Docker: its names stay
+                indexes.drop_source(rows, found, source)
+                return [f"untagged: {ref}"]
             if label is None and len(named) > 1 and not force:
                 message = f"image {ref} has several names: {', '.join(named)}"
                 raise StateError(message, hint="remove each, or all with --force")
@@ -112,6 +115,16 @@ def _label(ref: str, named: list[str]) -> str | None:
         reference = names.parse(ref)
         if reference.familiar in named:
             return reference.familiar
+    return None
+
+
+def _source(ref: str, found: list[Row]) -> str | None:
+    """Tell by which ``registry/repository@sha256:…`` an image was asked for; None for anything else."""
+    with contextlib.suppress(SpecError):
+        reference = names.parse(ref)
+        source = f"{reference.name_only()}@{reference.digest}"
+        if reference.digest and any(source in row.sources for row in found):
+            return source
     return None
 
 

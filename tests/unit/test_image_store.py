@@ -571,6 +571,25 @@ def test_images_of_containers_stay(store: Store) -> None:
     assert os.listdir(f"{store.root}/layers") == []
 
 
+def test_a_registrys_digest_is_forgotten_and_the_names_stay(store: Store) -> None:
+    """As in Docker: who removes ``repository@digest`` keeps the image under its own names."""
+    image = make(store, "lab:1")
+    data, known = store.read_blob(image.manifest), f"reg.example/lab@{image.manifest.digest}"
+    for repository in ("reg.example/lab", "reg.example/other"):
+        name = f"{repository}@{image.manifest.digest}"
+        digest = image.manifest.digest
+        store.add_manifest(data, media.OCI_MANIFEST, name=name, source_digest=digest)
+    store.tag(known, "mine")
+    assert store.remove(known) == [f"untagged: {known}"]
+    found = store.get("mine")
+    assert found.names == ("lab:1", "mine:latest")
+    assert found.repo_digests == (f"reg.example/other@{image.manifest.digest}",)
+    with pytest.raises(NotFoundError):
+        store.get(known)
+    store.remove(image.id, force=True)
+    assert store.images() == []
+
+
 def test_an_image_removed_while_a_container_was_born_stays(store: Store) -> None:
     """A birth that had found the image before it was removed keeps it: the sweep puts it back, nameless."""
     image = make(store, "lab")
