@@ -132,14 +132,17 @@ sys.stdout.writelines(['a', 'b\\n'])
 def test_printing_from_threads_signal_handlers_and_finalizers(mode: str):
     """Prints from everywhere at once break no frame and get stuck nowhere."""
     code = """
-import signal, threading, sys
+import gc, signal, threading, time, sys
+gone = []
 def handler(*_):
     print('signal', flush=True)
     sys.stderr.write('part')
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 class Loud:
-    def __del__(self): print('del')
+    def __del__(self):
+        print('del')
+        gone.append(1)
 def work(n):
     for i in range(3000):
         print(n, i, 'x' * 50, flush=i % 7 == 0)
@@ -149,7 +152,9 @@ for t in threads: t.start()
 work(3)
 for t in threads: t.join()
 signal.setitimer(signal.ITIMER_REAL, 0)
-import gc; gc.collect()
+while len(gone) < 12_000:  # collect() does nothing while the runner's own thread is collecting
+    gc.collect()
+    time.sleep(0.01)
 """
     cell = harness.run(code, mode)
     assert cell.exit_code == 0, cell.messages[-2:]
