@@ -139,18 +139,21 @@ def check_publish(entries: Iterable[str | Publish]) -> tuple[Publish, ...]:
     return published
 
 
-def check_fit(network: str, *, ip: str | None, published: bool, named: bool, shaped: bool) -> None:
+def check_fit(network: str, options: Iterable[str]) -> None:
     """Refuse what a network without an interface of its own can't do.
+
+    Parameters
+    ----------
+    options
+        Those given that need one.
 
     Raises
     ------
     SpecError
-        With what was asked for, and how to get it.
+        With the first of them, and how to get it.
     """
     if has_own_interface(network):
         return
-    asked = {"ip": ip is not None, "publish": published, "dns": named, "a limit of the net": shaped}
-    for what, wanted in asked.items():
-        if wanted:
-            message = f"{what} needs a network of the container's own, and network is {network}"
-            raise SpecError(message, hint="--network bridge")
+    for option in options:
+        message = f"{option} needs a network of the container's own, and network is {network}"
+        raise SpecError(message, hint="--network bridge")

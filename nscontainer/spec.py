@@ -312,13 +312,10 @@ def build(
     if "net" in host_namespaces:
         network = "host"
     published, servers = netspec.check_publish(publish), tuple(dns)
-    netspec.check_fit(
-        network,
-        ip=ip,
-        published=bool(published),
-        named=bool(servers),
-        shaped=asked.shapes_network,
-    )
+    needing = {"ip": ip, "publish": published, "dns": servers}
+    needing |= {name: value for name, value in limit_options.items() if name.startswith("net_")}
+    given = [name.replace("_", "-") for name, value in needing.items() if value not in (None, ())]
+    netspec.check_fit(network, given)
     return ContainerSpec(
         image=str(image),
         command=argv,

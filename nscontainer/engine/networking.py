@@ -174,7 +174,7 @@ class Networking:
             This Linux has no queue of that kind.
         """
         if limits.shapes_network:
-            check_fit(self.mode, ip=None, published=False, named=False, shaped=True)
+            check_fit(self.mode, ["a limit of its speed"])
             with RtNetlink() as route:
                 shaping.check_host(route, limits)
 

@@ -407,7 +407,7 @@ def test_all_lost_is_nothing_there() -> None:
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_no_interface_no_limit(network: str) -> None:
     """A limit never gives a network: that must be said."""
-    with pytest.raises(SpecError, match="a limit of the net needs a network") as caught:
+    with pytest.raises(SpecError, match="net-rate needs a network") as caught:
         nscontainer.run(["true"], network=network, net_rate="1mbit")
     assert caught.value.hint == "--network bridge"
 
@@ -419,7 +419,7 @@ def test_no_update_without_an_interface() -> None:
         mode = f"container:{other.id}"
         guest = nscontainer.run(["python3", "-c", WAIT], detach=True, network=mode)
         for container in (guest, alone):
-            with pytest.raises(SpecError, match="a limit of the net needs a network"):
+            with pytest.raises(SpecError, match="a limit of its speed needs a network"):
                 container.update(net_rate="1mbit")
             container.remove(force=True)
 
