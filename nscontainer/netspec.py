@@ -12,6 +12,8 @@ from nscontainer.errors import SpecError
 
 OTHERS: Final = "container:"
 """Before the name of the container whose network is shared."""
+USER_MODE: Final = "slirp4netns"
+"""The network that a program in user mode makes, as Podman calls it."""
 HOST_GATEWAY: Final = "host-gateway"
 """Docker's word for the address at which a container reaches the host."""
 LOCALHOST: Final = "127.0.0.1"
@@ -31,12 +33,12 @@ class Publish:
 
 
 def has_own_interface(network: str) -> bool:
-    """Whether a container with this network has an interface of its own, to count and to limit."""
-    return network not in ("none", "host") and not network.startswith(OTHERS)
+    """Whether a container with this network has a place on one of ours: an address, ports, limits."""
+    return network not in ("none", "host", USER_MODE) and not network.startswith(OTHERS)
 
 
 def parse_network(text: str) -> str:
-    """Check ``none``, ``host``, ``bridge``, ``container:NAME`` or the name of a network.
+    """Check ``none``, ``host``, ``bridge``, ``slirp4netns``, ``container:NAME`` or a network's name.
 
     Raises
     ------
@@ -155,5 +157,7 @@ def check_fit(network: str, options: Iterable[str]) -> None:
     if has_own_interface(network):
         return
     for option in options:
+        if network == USER_MODE and option == "dns":
+            continue
         message = f"{option} needs a network of the container's own, and network is {network}"
         raise SpecError(message, hint="--network bridge")

@@ -143,7 +143,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
 
     _option("isolation", "--network --net", "network", "NETWORK",
             "none has a loopback only (default); bridge, or a network's name; host shares the "
-            "host's; container:NAME another's"),
+            "host's; container:NAME another's; slirp4netns is one in user mode"),
     _option("isolation", "--ip", "ip", "ADDRESS", "address on its network (default: a free one)"),
     _option("isolation", "-p --publish", "publish", "[ADDRESS:][HOSTPORT:]PORT[/udp]",
             "pass a port of the host on, as 8080:80 (repeat)", **_REPEAT),

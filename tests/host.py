@@ -93,7 +93,7 @@ def images() -> str | None:
 
 NETWORK = """
 set -e
-nft --version; iperf3 --version
+nft --version; iperf3 --version; slirp4netns --version
 ip link add v0 type veth peer name v1
 ip link add b0 type bridge
 ip link set v0 master b0

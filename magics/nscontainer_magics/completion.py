@@ -79,7 +79,7 @@ def _flags(words: list[str], flags: Iterable[str]) -> Iterable[str]:
     if previous in ("--image", "--from"):
         return ["host", *_images()]
     if previous in ("--network", "--net"):
-        return ["none", "host", *_networks()]
+        return ["none", "host", "slirp4netns", *_networks()]
     if previous in _CHOICES:
         return _CHOICES[previous]
     for option in options.OPTIONS:

@@ -134,7 +134,7 @@ class Birth:
             assert self.sync is not None
             self.sync.send(b"M")
         with self.stage("interface"):  # while the first process sets itself up
-            self.net.plug(self.pid)
+            self.net.plug(self.pid, mapped=self.request.mapped)
         with self.stage("monitor"):
             self._make_monitor_ends()
         if self.standby:

@@ -18,14 +18,18 @@ from nscontainer.errors import HostError, SpecError, StateError
 from nscontainer.limits import Limits
 from nscontainer.linux import mount, net, procfs
 from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
-from nscontainer.netspec import OTHERS, check_fit, has_own_interface
-from nscontainer.network import attach, bridge, dns, names, nat, publish, records, shaping
+from nscontainer.netspec import OTHERS, USER_MODE, check_fit, has_own_interface
+from nscontainer.network import attach, bridge, dns, names, nat, publish, records, shaping, usermode
 from nscontainer.network.attach import Attachment
 from nscontainer.network.names import Place
 from nscontainer.network.records import Network
 from nscontainer.spec import ContainerSpec
 
 LIVING: Final = ("created", "running", "paused")
+
+
+def _nobody(_: str) -> None:
+    """Know no name: there are no neighbours in user mode."""
 
 
 def alive(top: str) -> Callable[[str], bool]:
@@ -77,14 +81,19 @@ class Networking:
         self.attachment: Attachment | None = None
         self.shared_fd: int | None = None
         """The namespace of the container whose network is shared."""
+        self.user_mode: usermode.UserMode | None = None
         self.resolver: dns.Resolver | None = None
         self._spec = spec
         self._shared_place: Place | None = None
+        """On a network that isn't of :attr:`attachment`: another's, or in user mode."""
         self._published = False
         if spec.network.startswith(OTHERS):
             self.shared_fd, facts = _namespace_of(top, spec.network.removeprefix(OTHERS))
             if place := facts.get("network") or facts.get("shares"):
                 self._shared_place = Place(place["ip"], place["gateway"])
+        elif spec.network == USER_MODE:
+            usermode.check_host()
+            self._shared_place = usermode.PLACE
         elif has_own_interface(spec.network):
             self.network = records.get(top, spec.network)
             publish.check(self.network, spec.publish)
@@ -117,32 +126,55 @@ class Networking:
                 self._top, container_id, self.network, ip=self._spec.ip, alive=alive(self._top)
             )
 
-    def plug(self, pid: int) -> None:
+    def plug(self, pid: int, *, mapped: bool) -> None:
         """Make the interface in the namespace of the first process, and what it is reached by."""
+        if self.mode == USER_MODE:
+            self.user_mode = usermode.UserMode(pid, mapped=mapped)
+            self._resolve(self.user_mode.netns_fd, lookup=_nobody, reverse=_nobody, forward=True)
         if self.attachment is None:
             return
         network, there = self.attachment.network, self.attachment
         there.plug(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        with net.within(there.netns_fd):
-            udp, tcp = dns.sockets()
         others = Neighbours(self._top, network)
-        self.resolver = dns.Resolver(
-            udp,
-            tcp,
+        self._resolve(
+            there.netns_fd,
             lookup=others.address,
             reverse=others.name,
-            servers=self._spec.dns,
             forward=not network.internal,
         )
         if self.ports.ports:
             self._published = True
             publish.set_up(network, there.container_id, there.ip, self.ports.ports)
 
+    def _resolve(
+        self,
+        netns_fd: int,
+        *,
+        lookup: Callable[[str], str | None],
+        reverse: Callable[[str], str | None],
+        forward: bool,
+    ) -> None:
+        """Answer the container's questions for names."""
+        with net.within(netns_fd):
+            udp, tcp = dns.sockets()
+        self.resolver = dns.Resolver(
+            udp, tcp, lookup=lookup, reverse=reverse, servers=self._spec.dns, forward=forward
+        )
+
     def unplug(self) -> None:
         """Begin to remove the interface: nothing is to be read of it any more."""
+        self._end_user_mode()
         if self.attachment is not None:
             self._withdraw(self.attachment)
             self.attachment.unplug()
+
+    def _end_user_mode(self) -> None:
+        program, self.user_mode = self.user_mode, None
+        if program is not None:
+            resolver, self.resolver = self.resolver, None
+            if resolver is not None:
+                resolver.close()
+            program.close()
 
     def _withdraw(self, attachment: Attachment) -> None:
         """Answer and pass on nothing any more; once is enough."""
@@ -157,6 +189,7 @@ class Networking:
 
     def leave(self, *, alone: Callable[[], bool]) -> None:
         """Remove the interface, and give the address back; once is enough."""
+        self._end_user_mode()
         attachment, self.attachment = self.attachment, None
         if attachment is not None:
             self._withdraw(attachment)
@@ -196,6 +229,8 @@ class Networking:
 
     def stats(self) -> Callable[[], LinkStats] | None:
         """Give what reads the interface's counters; None where it has none of its own."""
+        if self.user_mode is not None:
+            return self.user_mode.stats
         return None if self.attachment is None else self.attachment.stats
 
     @contextlib.contextmanager

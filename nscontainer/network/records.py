@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import HostError, NotFoundError, SpecError, StateError
+from nscontainer.netspec import USER_MODE
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
 DEFAULT: Final = "bridge"
-RESERVED: Final = ("bridge", "host", "none", "container", "default")
+RESERVED: Final = ("bridge", "host", "none", "container", "default", USER_MODE)
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 _POOLS: Final = ("10.213.0.0/16", "172.29.0.0/16", "192.168.192.0/18")
 """Where free subnets are looked for, in order. Docker's own begin at 172.17 and 192.168.0."""

@@ -381,7 +381,7 @@ def test_last_before_anything_ran(bare_shell: InteractiveShell):
     [
         ("%%container --mem", {"--memory", "--memory-swap"}),
         ("%%container --cpu 20% --mem", {"--memory", "--memory-swap"}),
-        ("%%container --network ", {"none", "host", "bridge"}),
+        ("%%container --network ", {"none", "host", "slirp4netns", "bridge"}),
         ("%%container --uts ", {"host", "private"}),
         ("%%container --seccomp un", {"unconfined"}),
         ("%container do", {"doctor"}),
