@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 TESTS := $(wildcard tests/unit tests/integration tests/notebook)
 # For mypy, which refuses a folder that isn't there.
 SOURCES := $(wildcard nscontainer magics/nscontainer_magics benchmarks tests tools)
-SCRIPTS := .ci/run .ci/vm-tests .ci/check-wheel tests/setup-debian tools/make-venv $(wildcard tests/vm/run tests/vm/setup*)
+SCRIPTS := .ci/run .ci/check-wheel tests/setup-debian tools/make-venv $(wildcard tests/vm/run tests/vm/setup*)
 ARGS ?=
 
 .PHONY: help demo test browser lab bench lint clean

@@ -26,7 +26,7 @@ from nscontainer.image.store import Store
 from tests.integration.building import build, make_base, shell, write
 from tests.integration.inside import ROOT, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.root, pytest.mark.once, pytest.mark.usefixtures("engine")]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration import rootfs_images
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.once]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NSC = (sys.executable, "-m", "nscontainer")

@@ -13,7 +13,7 @@ import pytest
 from nscontainer import layers_view, layerstack
 from nscontainer.layerstack import Source, Stack
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.once]
 
 LIST = """
 import json, os, sys

@@ -21,6 +21,7 @@ from nscontainer_magics import commands, completion
 from tests.integration.inside import eventually
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.root,
     pytest.mark.userns,
     pytest.mark.network,
