@@ -62,8 +62,8 @@ def ask_cell(source: str, **options: Any) -> Any:
     return json.loads(text)
 
 
-def eventually(truth: Callable[[], Any], timeout_s: float = 5.0) -> Any:
-    """Wait until something is so; give what it was at last."""
+def eventually(truth: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """Wait until something is so, long enough for an emulated machine; give what it was at last."""
     deadline = time.monotonic() + timeout_s
     while not (value := truth()) and time.monotonic() < deadline:
         time.sleep(0.01)
