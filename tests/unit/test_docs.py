@@ -89,7 +89,8 @@ def test_the_readme_has_pictures_of_a_sane_size_and_both_commands() -> None:
     """What a visitor sees first."""
     readme = page(ROOT / "README.md")
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
-    assert pictures == ["docs/images/quickstart.png", "docs/images/layers.png"]
+    shown = ["quickstart", "layers", "two-containers"]
+    assert pictures == [f"docs/images/{name}.png" for name in shown]
     assert all((ROOT / picture).stat().st_size <= 200_000 for picture in pictures)
     assert "make demo" in readme
     assert "make test" in readme
