@@ -54,7 +54,7 @@ class Docker:
             *("--host", f"unix://{top}/docker.sock", "--pidfile", str(top / "docker.pid")),
             *("--data-root", str(top / "data"), "--exec-root", str(top / "exec")),
             # No bridge out here, no NAT: the machine's interfaces and firewall are not touched.
-            *(() if bridge else ("--bridge", "none")),
+            *(() if bridge else ("--bridge", "none", "--ip-forward=false")),
             *("--iptables=false", "--ip6tables=false"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs"),
             *("--cgroup-parent", f"/{sandbox.CGROUP_PARENT}"),
