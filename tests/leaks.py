@@ -32,6 +32,7 @@ def look() -> Found:
         "nft table": sorted(nft_tables()),
         "network namespace": sorted(namespaces()),
         "loop device": sorted(loops()),
+        "setting": [f"ip_forward {Path('/proc/sys/net/ipv4/ip_forward').read_text().strip()}"],
     }
 
 
