@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.once]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NSC = (sys.executable, "-m", "nscontainer")

@@ -14,7 +14,12 @@ import nscontainer
 from nscontainer import Container, Session, cli, copying
 from nscontainer.errors import CommandError, NsContainerError, SpecError
 
-pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.root,
+    pytest.mark.userns,
+    pytest.mark.usefixtures("engine"),
+]
 
 HOSTILE_TAR = """
 import io, os, sys, tarfile

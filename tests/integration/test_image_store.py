@@ -25,6 +25,8 @@ from nscontainer.image.records import Descriptor, Image, Layer
 from nscontainer.image.store import Store
 from tests.images import killed, looks, tars, trees
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 

@@ -26,7 +26,7 @@ from nscontainer.image.store import Store
 from tests.integration import rootfs_images as made
 from tests.integration.inside import ROOT, eventually, private_engine
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.once]
 
 BASE = (
     made.LayerTar().directory("data").file("data/one", "1").file("data/two", "2")

@@ -87,7 +87,9 @@ def group_of(container_id: str) -> list[str]:
 # --- the owner is killed -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", ["command", "cell", pytest.param("bridged", marks=pytest.mark.once)]
+)
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_owner_is_killed_during_the_set_up(
     top: Path, traces: Traces, stage: str, way: str

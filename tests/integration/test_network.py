@@ -107,6 +107,7 @@ def test_it_has_one_interface_with_its_address(top: Path) -> None:
     assert here["interface"] not in interfaces()
 
 
+@pytest.mark.once
 def test_it_can_change_nothing_of_it(top: Path) -> None:
     """Its root has no CAP_NET_ADMIN: the interface can be neither taken down nor another made."""
     found = ask(
@@ -262,6 +263,7 @@ def test_an_address_may_be_asked_for(top: Path) -> None:
     assert api.run(["true"], network="bridge", ip=wanted).record["network"]["ip"] == wanted
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("last", ["0", "1", "255"])
 def test_an_address_that_is_no_containers_is_refused(top: Path, last: str) -> None:
     """The network's own, the gateway's, the broadcast address, and one outside."""
@@ -316,6 +318,7 @@ def _cell(_: Any, **options: Any) -> Any:
     return api.run_cell("1", **options)
 
 
+@pytest.mark.once
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_in_a_row_leave_nothing(top: Path) -> None:
@@ -328,6 +331,7 @@ def test_two_hundred_in_a_row_leave_nothing(top: Path) -> None:
     assert [line for line in left if "/networks" not in line] == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("stage", ["network", "clone", "interface", "monitor", "gate"])
 def test_a_monitor_killed_at_a_stage_is_mended(top: Path, stage: str) -> None:
     """SIGKILL of owner, spawner and monitor while a bridged container is made: gc removes the rest."""
@@ -456,6 +460,7 @@ def _standing_by(top: Path) -> list[str]:
     return there()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("delay_s", [0.0, 0.004, 0.008, 0.012, 0.02, 0.2])
 @pytest.mark.parametrize("victim", ["owner", "nsc-spawner"])
 def test_the_owner_or_spawner_is_killed_while_the_next_is_made(

@@ -21,6 +21,7 @@ from nscontainer.network.records import Network
 from tests.integration.inside import PYTHON
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.root,
     pytest.mark.userns,
     pytest.mark.network,

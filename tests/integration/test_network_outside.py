@@ -19,7 +19,7 @@ from nscontainer.engine.container import Container
 from nscontainer.network import forwarding
 from tests.integration.inside import PYTHON, eventually, private_engine
 
-pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.network]
+pytestmark = [pytest.mark.once, pytest.mark.root, pytest.mark.userns, pytest.mark.network]
 
 SERVER = """
 import socket

@@ -20,6 +20,7 @@ from nscontainer.errors import NsContainerError, SpecError, StateError
 from tests.integration.inside import PYTHON, eventually
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.root,
     pytest.mark.userns,
     pytest.mark.network,

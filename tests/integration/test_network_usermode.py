@@ -22,7 +22,7 @@ from nscontainer.errors import HostError, SpecError
 from nscontainer.network import usermode
 from tests.integration.inside import PYTHON, SLEEP, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.network]
+pytestmark = [pytest.mark.once, pytest.mark.root, pytest.mark.userns, pytest.mark.network]
 
 OUTSIDE = "198.51.100.7"
 """An address of the host's that is no loopback (from RFC 5737's range for documentation)."""

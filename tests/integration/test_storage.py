@@ -100,6 +100,7 @@ def make(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.once
 def test_many_small_files_fit(top: Path) -> None:
     """There are as many inodes as blocks: small files run out of room, and not of numbers."""
     script = (
@@ -159,6 +160,7 @@ def image(name: str) -> None:
     rootfs_images.make(name, tar.bytes())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("lives", [True, False], ids=["running", "ended"])
 def test_every_reader_reads_it(top: Path, *, lives: bool) -> None:
     """diff, layers, commit, export and df see a bounded layer, of a container that runs or has ended."""
@@ -201,6 +203,7 @@ def test_every_reader_reads_it(top: Path, *, lives: bool) -> None:
     assert not os.path.exists(one.directory)
 
 
+@pytest.mark.once
 def test_readers_at_the_same_time_share_one_device(top: Path) -> None:
     """Of one file there is never more than one device: two would be two filesystems."""
     image("base:1")
@@ -214,6 +217,7 @@ def test_readers_at_the_same_time_share_one_device(top: Path) -> None:
                     Path(place, "upper0/new").touch()
 
 
+@pytest.mark.once
 def test_a_reader_that_is_killed_leaves_nothing(top: Path) -> None:
     """The mount of an ended container's layer goes with the process that looks at it."""
     image("base:1")
@@ -264,6 +268,7 @@ def test_a_layer_whose_writes_are_held_is_read_as_it_is(top: Path) -> None:
 # --- nothing stays --------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("state", "cgroup")])
 def test_the_owner_is_killed_during_the_set_up(top: Path, stage: str) -> None:
     """SIGKILL at every stage that there is a device in: it goes, and its file."""
@@ -293,6 +298,7 @@ def test_the_monitor_is_killed(top: Path, *, kept: bool) -> None:
     assert os.listdir(top / "containers") == []
 
 
+@pytest.mark.once
 def test_one_after_another_leave_nothing(top: Path) -> None:
     """Thirty in a row, each with its own device, and one device at the end is none."""
     for _ in range(30):
@@ -300,6 +306,7 @@ def test_one_after_another_leave_nothing(top: Path) -> None:
     assert eventually(lambda: not ours(top))
 
 
+@pytest.mark.once
 def test_what_is_thrown_away_is_not_written_first(top: Path) -> None:
     """A container's unwritten megabytes don't hold up its end: none of them reaches the disk."""
     one = Container.create(spec.build(SLEEP, storage="256M"), start=True)
@@ -347,6 +354,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         os.close(fd)
 
 
+@pytest.mark.once
 def test_what_fits_easily_is_set_aside(small_disk: Path, tmp_path: Path) -> None:
     """A layer of up to a quarter of the disk's free space has its blocks from the first instant."""
     for number, (size, reserved) in enumerate(
@@ -362,6 +370,7 @@ def test_what_fits_easily_is_set_aside(small_disk: Path, tmp_path: Path) -> None
         made.drop()
 
 
+@pytest.mark.once
 def test_a_full_disk_is_told_of(small_disk: Path, tmp_path: Path) -> None:
     """Where the disk beneath is full the layer's writes are lost; that is counted."""
     directory = small_disk / "one"
@@ -390,6 +399,7 @@ def test_too_little_is_refused(top: Path) -> None:
     assert not (top / "cache").exists() or not list((top / "cache").glob("ext4-*"))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("what", "where"), [("mkfs.ext4", "_MKFS_PATH"), ("loop", "CONTROL")])
 def test_what_the_host_lacks_is_named(
     top: Path, monkeypatch: pytest.MonkeyPatch, what: str, where: str
@@ -402,6 +412,7 @@ def test_what_the_host_lacks_is_named(
     assert not (top / "containers").exists() or os.listdir(top / "containers") == []
 
 
+@pytest.mark.once
 def test_the_doctor_tries_one() -> None:
     """The smallest is made, told of, and gone."""
     assert [(one.name, one.status) for one in doctor_storage.bounded()] == [("disk size", "works")]
