@@ -191,7 +191,7 @@ def test_a_full_line_keeps_nobody_waiting_for_long() -> None:
         )
     assert result.ok, result.stderr
     quickest, slowest = map(float, result.stdout.split())
-    assert slowest > 0.02  # it did wait its turn
+    assert slowest > 0.005  # it did wait its turn: alone it takes a tenth of a millisecond
     assert quickest < (2 if EMULATED else 0.2)
 
 
