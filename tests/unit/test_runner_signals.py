@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -125,7 +126,8 @@ print('caught', caught)
     for _ in range(100):
         if cell._next(time.monotonic() + 5) is None:
             break
-        cell.signal()
+        with contextlib.suppress(ProcessLookupError):  # on a busy machine it may be through by then
+            cell.signal()
         time.sleep(0.002)
     cell.finish()
     assert cell.exit_code in (0, 130)  # the last may hit outside the try
