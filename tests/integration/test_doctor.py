@@ -54,14 +54,15 @@ def test_it_leaves_nothing_beside_the_state_directory(
     assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
 
 
+@pytest.mark.once
 def test_it_is_quick() -> None:
-    """Under two seconds (on an emulated machine, so many starts of Python): an error can ask it."""
+    """Under three seconds (on a busy machine, so many starts of Python): an error can ask it."""
     begin = time.monotonic()
     subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
     python_s = time.monotonic() - begin
     begin = time.monotonic()
     doctor.examine()
-    assert time.monotonic() - begin < max(2, 40 * python_s)
+    assert time.monotonic() - begin < max(3, 40 * python_s)
 
 
 def test_a_trial_brings_the_error_home() -> None:
