@@ -110,8 +110,8 @@ class Limits:
 
     @property
     def holds_disks(self) -> bool:
-        """Whether any limit is one of a disk's speed."""
-        return any(getattr(self, name) not in (None, ()) for name in DISK_LIMITS)
+        """Whether any limit is one of the disks."""
+        return any(getattr(self, name) for name in DISK_LIMITS)
 
     @property
     def cpus(self) -> float | None:
@@ -126,6 +126,7 @@ DEVICE_LIMITS: Final = (
 )  # fmt: skip
 DISK_LIMITS: Final = (
     "disk_read_bps", "disk_write_bps", "disk_read_iops", "disk_write_iops", *DEVICE_LIMITS,
+    "blkio_weight",
 )  # fmt: skip
 RECORDS: Final[Mapping[str, type]] = {"ulimits": Ulimit} | dict.fromkeys(DEVICE_LIMITS, DeviceRate)
 """Those that are lists of records."""

@@ -39,7 +39,7 @@ class Controls:
 
     def __post_init__(self) -> None:
         limits = self.request.spec.limits
-        if diskrate.holds(limits.to_dict()):
+        if limits.holds_disks:
             self.disks = diskrate.plan(limits, self.places())
             self.request.images.notes += self.disks.notes
 
@@ -138,7 +138,7 @@ class Controls:
 
     def read_back(self) -> dict[str, Any]:
         """Give the limits of all but the network as Linux has them."""
-        limits = {**self.cgroup.read_back(), **self.disks.facts()}
+        limits = self.cgroup.read_back(disks=bool(self.disks.paths)) | self.disks.facts()
         if self.storage is not None and self.storage.size_bytes is not None:
             limits["storage_bytes"] = self.storage.measured()["holds_bytes"]
         return limits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nscontainer.errors import HostError, SpecError
-from nscontainer.limits import DeviceRate, Limits
+from nscontainer.limits import DISK_LIMITS, DeviceRate, Limits
 from nscontainer.linux import blockdev, cgroup
 from nscontainer.linux.blockdev import RATES, Rule
 
@@ -135,8 +135,7 @@ def arm(group: cgroup.Cgroup, limits: Limits, made: Plan) -> None:
 
 def holds(limits: Mapping[str, Any]) -> bool:
     """Tell whether limits, as plain JSON types, hold any disk."""
-    names = [f"{kind}_{name}" for kind in ("disk", "device") for name in RATES]
-    return any(limits.get(name) for name in (*names, "blkio_weight"))
+    return any(limits.get(name) for name in DISK_LIMITS)
 
 
 def writes_held(limits: Limits) -> bool:

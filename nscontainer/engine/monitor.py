@@ -47,6 +47,7 @@ def get_ready() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    procfs.boot_id()  # kept: every record has it
     rootfs.enter_private_namespace()
 
 

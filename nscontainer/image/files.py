@@ -114,12 +114,6 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def boot_id() -> str:
-    """Tell this boot of Linux from any other: random(4)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
 @contextlib.contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
     """Turn a full or broken disk's error into one line."""

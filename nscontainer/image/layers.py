@@ -22,6 +22,7 @@ from nscontainer.image import files, tree
 from nscontainer.image.blobs import Blobs, damaged
 from nscontainer.image.progress import Event, Progress
 from nscontainer.image.records import Descriptor, Layer
+from nscontainer.linux import procfs
 
 if TYPE_CHECKING:
     from nscontainer.image.compression import Reads
@@ -69,7 +70,7 @@ class Layers:
         facts = self.facts(key)
         if facts is None or facts.get("diff_id") != diff_id or not os.path.isdir(self.path(key)):
             return False
-        return facts.get("boot") in ("", files.boot_id())
+        return facts.get("boot") in ("", procfs.boot_id())
 
     def settle(self, key: str) -> None:
         """Note that a layer is on the disk, if it has been there long enough for that to cost nothing."""
@@ -110,7 +111,7 @@ class Layers:
                         "entries": made.entries,
                         "bytes": made.bytes,
                         "notes": made.notes,
-                        "boot": files.boot_id(),
+                        "boot": procfs.boot_id(),
                         "when": time.time(),
                     }
                     self._note(layer.key, facts)

@@ -137,8 +137,8 @@ class Cgroup(Protocol):
     def disarm_cpu(self) -> None:
         """Lift the CPU quota, so that a throttled process can die at once."""
 
-    def read_back(self) -> dict[str, Any]:
-        """Say what the files hold now.
+    def read_back(self, *, disks: bool = True) -> dict[str, Any]:
+        """Say what the files hold now; without ``disks``, of all but the rules of disks.
 
         Returns
         -------

@@ -318,7 +318,7 @@ class Cgroup1:
             f"/proc/cgroups has it disabled, boot with cgroup_enable={controller}",
         )
 
-    def read_back(self) -> dict[str, Any]:
+    def read_back(self, *, disks: bool = True) -> dict[str, Any]:
         """Say what the limits' files hold now."""
         return {
             "cpu_quota_us": files.integer(self._read("cpu", "cpu.cfs_quota_us")),
@@ -330,7 +330,7 @@ class Cgroup1:
             "memory_bytes": self._memory_limit("memory.limit_in_bytes"),
             "memory_swap_bytes": self._memory_limit("memory.memsw.limit_in_bytes"),
             "pids": files.integer(self._read("pids", "pids.max")),
-            **cgroup1_io.read_back(self.paths.get("blkio")),
+            **(cgroup1_io.read_back(self.paths.get("blkio")) if disks else {}),
         }
 
     def _memory_limit(self, name: str) -> int | None:

@@ -218,7 +218,7 @@ class Cgroup2:
 
         files.set_value(self._dir.file(name), text, what, missing)
 
-    def read_back(self) -> dict[str, Any]:
+    def read_back(self, *, disks: bool = True) -> dict[str, Any]:
         """Say what the limits' files hold now."""
         memory = self._integer("memory.max")
         swap = self._integer("memory.swap.max")
@@ -235,7 +235,7 @@ class Cgroup2:
             if memory is None or swap is None
             else (-1 if memory < 0 or swap < 0 else memory + swap),
             "pids": self._integer("pids.max"),
-            **cgroup2_io.read_back(self._dir.path),
+            **(cgroup2_io.read_back(self._dir.path) if disks else {}),
         }
 
     def _integer(self, name: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def _unescape(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
 
 
+@functools.cache
 def boot_id() -> str:
     """Give the id of this boot: a time of CLOCK_MONOTONIC means something within one only (random(4))."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

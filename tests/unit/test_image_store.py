@@ -298,7 +298,7 @@ def test_a_layer_of_another_boot_is_unpacked_anew(
     layer = image.layers[0]
     store.unpack(image)
     there = Path(store.root, "layers", layer.key)
-    monkeypatch.setattr("nscontainer.image.files.boot_id", lambda: "another")
+    monkeypatch.setattr("nscontainer.linux.procfs.boot_id", lambda: "another")
     assert store.layer_dir(layer.diff_id) is None
     (there / "a").write_bytes(b"")  # as after a crash
     store.unpack(image)
@@ -306,7 +306,7 @@ def test_a_layer_of_another_boot_is_unpacked_anew(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 100)
     store.unpack(image)
-    monkeypatch.setattr("nscontainer.image.files.boot_id", lambda: "a third")
+    monkeypatch.setattr("nscontainer.linux.procfs.boot_id", lambda: "a third")
     assert store.layer_dir(layer.diff_id) == str(there)
 
 
