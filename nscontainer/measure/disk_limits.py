@@ -42,10 +42,11 @@ def rows(asked: Limits, read: ReadBack, *, checks: bool) -> Iterable[Cells]:
                 checks and not _same(entry.rate, found),
             )
     if asked.blkio_weight is not None:
+        from nscontainer.linux.cgroup2_io import weight_of  # not on the way of every run
+
         weight = read.blkio_weight
         text = None if weight is None else str(weight)
-        scaled = 1 + (asked.blkio_weight - 10) * 9999 // 990  # io.weight's scale
-        differs = checks and weight not in (asked.blkio_weight, scaled)
+        differs = checks and weight not in (asked.blkio_weight, weight_of(asked.blkio_weight))
         yield "blkio_weight", "disk weight", str(asked.blkio_weight), text, differs
 
 

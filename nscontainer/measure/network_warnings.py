@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import units
 from nscontainer.measure import records
-from nscontainer.measure.rates import stretches
+from nscontainer.measure.rates import Stretch, net_limit
 
 if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
@@ -49,7 +49,7 @@ def held(run: RunResult) -> Iterator[Held]:
     """Give the directions whose rate set the pace for a good part of the run."""
     counts: Mapping[str, Any] = run.record["network_shaping"] or {}
     for direction in ("rx", "tx"):
-        found = _limit(run, direction)
+        found = net_limit(run.record, run.samples, run.limits, f"{direction}_bps")
         at_limit = list(_at_limit(run, direction, found))
         at_limit_s = sum(ns for ns, _ in at_limit) / records.NS_PER_S
         if at_limit_s >= max(LIMITED_SHARE * run.wall_s, WINDOW_NS / records.NS_PER_S):
@@ -59,21 +59,7 @@ def held(run: RunResult) -> Iterator[Held]:
             yield Held(direction, at_limit_s, at_limit[-1][1], dropped)
 
 
-def _limit(run: RunResult, direction: str) -> list[tuple[float, float, float | None]]:
-    name = f"net_{direction}_bps"
-    asked = [(0.0, getattr(run.limits.asked, name))]
-    asked += [
-        (change.elapsed_s, rate)
-        for change in run.limits.changes
-        if (rate := getattr(change.asked, name)) is not None
-    ]
-    end_s = records.end_ns(run.record, run.samples) / records.NS_PER_S
-    return stretches(((at, None if bps == -1 else bps) for at, bps in asked), end_s)
-
-
-def _at_limit(
-    run: RunResult, direction: str, limits: list[tuple[float, float, float | None]]
-) -> Iterator[tuple[int, int]]:
+def _at_limit(run: RunResult, direction: str, limits: list[Stretch]) -> Iterator[tuple[int, int]]:
     """Give the windows in which it was at its limit: how long each in ns, and the limit."""
     if all(bps is None for _, _, bps in limits):
         return
