@@ -156,8 +156,9 @@ def check_fit(network: str, options: Iterable[str]) -> None:
     """
     if has_own_interface(network):
         return
+    there = ("dns",) if network == USER_MODE else ()
     for option in options:
-        if network == USER_MODE and option == "dns":
+        if option in there:
             continue
         message = f"{option} needs a network of the container's own, and network is {network}"
         raise SpecError(message, hint="--network bridge")

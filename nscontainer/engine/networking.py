@@ -171,16 +171,17 @@ class Networking:
     def _end_user_mode(self) -> None:
         program, self.user_mode = self.user_mode, None
         if program is not None:
-            resolver, self.resolver = self.resolver, None
-            if resolver is not None:
-                resolver.close()
+            self._end_resolver()
             program.close()
 
-    def _withdraw(self, attachment: Attachment) -> None:
-        """Answer and pass on nothing any more; once is enough."""
+    def _end_resolver(self) -> None:
         resolver, self.resolver = self.resolver, None
         if resolver is not None:
             resolver.close()
+
+    def _withdraw(self, attachment: Attachment) -> None:
+        """Answer and pass on nothing any more; once is enough."""
+        self._end_resolver()
         if self._published:
             self._published = False
             with contextlib.suppress(HostError):  # what is left goes with the network's own
