@@ -414,6 +414,16 @@ class Parser(argparse.ArgumentParser):
         return 0
 
 
+def subparser(program: str, usage: str, summary: str, *, magic: bool) -> Parser:
+    """Make the parser of a sub-command: its name, what it takes, and what it does in a few words."""
+    return Parser(
+        prog=program,
+        usage=f"{program} {usage}".rstrip().replace("%", "%%"),
+        description=f"{summary[:1].upper()}{summary[1:]}.",
+        add_help=not magic,
+    )
+
+
 def formatter(prog: str) -> argparse.HelpFormatter:
     """Make a help formatter of the terminal's width, without argparse's import of shutil."""
     try:

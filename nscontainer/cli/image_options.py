@@ -26,13 +26,7 @@ def parser(name: str, *, magic: bool) -> options.Parser:
     """Make the parser of a sub-command."""
     arguments = COMMANDS[name]
     program = f"%container {name}" if magic else f"nscontainer {name}"
-    summary = arguments.summary
-    made = options.Parser(
-        prog=program,
-        usage=f"{program} {arguments.usage}".rstrip().replace("%", "%%"),
-        description=f"{summary[:1].upper()}{summary[1:]}.",
-        add_help=not magic,
-    )
+    made = options.subparser(program, arguments.usage, arguments.summary, magic=magic)
     arguments.add(made)
     if arguments.table and not magic:
         made.add_argument("--json", action="store_true", help="an array of objects")

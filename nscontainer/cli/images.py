@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nscontainer import images
 from nscontainer.cli import image_options, image_rows
-from nscontainer.cli.text import age, error_line, printable, shorten, table
-from nscontainer.errors import NotFoundError, NsContainerError, SpecError
+from nscontainer.cli.text import age, for_each, printable, shorten, table
+from nscontainer.errors import NotFoundError, SpecError
 from nscontainer.units import format_size
 
 _BY_WIDTH = 60
@@ -26,18 +26,6 @@ def print_json(rows: Any) -> int:
     """Print rows, times in ISO 8601."""
     print(json.dumps(rows, indent=2, default=lambda when: when.isoformat()))
     return 0
-
-
-def _each(references: Sequence[str], act: Callable[[str], object]) -> int:
-    """Do something to each; errors don't stop the others."""
-    failed = 0
-    for reference in references:
-        try:
-            act(reference)
-        except NsContainerError as error:
-            print(error_line(error), file=sys.stderr)
-            failed = 1
-    return failed
 
 
 # --- looking -----------------------------------------------------------------------------------
@@ -159,7 +147,7 @@ def rmi_command(argv: Sequence[str]) -> int:
         for line in images.remove(reference, force=given.force):
             print(printable(line), flush=True)
 
-    return _each(given.images, remove)
+    return for_each(given.images, remove)
 
 
 def prune_command(argv: Sequence[str]) -> int:

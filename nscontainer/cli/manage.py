@@ -12,7 +12,7 @@ from nscontainer import options, spec
 from nscontainer.cli import network_options
 from nscontainer.cli.engine import container_type
 from nscontainer.cli.output import write_all
-from nscontainer.cli.text import age, error_line, shorten, table
+from nscontainer.cli.text import age, error_line, for_each, shorten, table
 from nscontainer.errors import NotFoundError, NsContainerError, SpecError, StateError
 from nscontainer.limits import LASTING
 
@@ -32,16 +32,12 @@ def _parser(name: str, description: str, targets: str | None = "CONTAINER") -> o
 
 def _each(references: Sequence[str], action: Callable[[Container], object]) -> int:
     """Do something to each container and print its reference; errors don't stop the others."""
-    failed = 0
-    for reference in references:
-        try:
-            action(container_type().get(reference))
-        except NsContainerError as error:
-            print(error_line(error), file=sys.stderr)
-            failed = 1
-        else:
-            print(reference, flush=True)
-    return failed
+
+    def act(reference: str) -> None:
+        action(container_type().get(reference))
+        print(reference, flush=True)
+
+    return for_each(references, act)
 
 
 # --- looking ---------------------------------------------------------------------------------

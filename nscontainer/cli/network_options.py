@@ -25,13 +25,7 @@ def parser(action: str, *, magic: bool) -> options.Parser:
     """Make the parser of one of them."""
     arguments = ACTIONS[action]
     program = f"{'%container' if magic else 'nscontainer'} network {action}"
-    summary = arguments.summary
-    made = options.Parser(
-        prog=program,
-        usage=f"{program} {arguments.usage}".rstrip().replace("%", "%%"),
-        description=f"{summary[:1].upper()}{summary[1:]}.",
-        add_help=not magic,
-    )
+    made = options.subparser(program, arguments.usage, arguments.summary, magic=magic)
     arguments.add(made)
     if action == "ls" and not magic:
         made.add_argument("-q", "--quiet", action="store_true", help="ids only")

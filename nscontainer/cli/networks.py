@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nscontainer import networks, options
 from nscontainer.cli import network_options
-from nscontainer.cli.text import error_line, table
-from nscontainer.errors import NsContainerError
+from nscontainer.cli.text import for_each, table
 
 
 def network_command(argv: Sequence[str]) -> int:
@@ -76,25 +74,13 @@ def _remove(given: Any) -> int:
         networks.remove(name)
         print(name, flush=True)
 
-    return _each(given.names, remove)
+    return for_each(given.names, remove)
 
 
 def _inspect(given: Any) -> int:
     found: list[dict[str, Any]] = []
-    failed = _each(given.names, lambda name: found.append(networks.inspect(name)))
+    failed = for_each(given.names, lambda name: found.append(networks.inspect(name)))
     print(json.dumps(found, indent=2))
-    return failed
-
-
-def _each(names: Sequence[str], act: Callable[[str], object]) -> int:
-    """Do something to each; errors don't stop the others."""
-    failed = 0
-    for name in names:
-        try:
-            act(name)
-        except NsContainerError as error:
-            print(error_line(error), file=sys.stderr)
-            failed = 1
     return failed
 
 

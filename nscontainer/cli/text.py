@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 from nscontainer.errors import NsContainerError, one_line
 
@@ -22,6 +23,18 @@ def printable(text: str) -> str:
 def error_line(error: NsContainerError) -> str:
     """Write an error as the one line a front end prints."""
     return f"nscontainer: {printable(one_line(error))}"
+
+
+def for_each(references: Sequence[str], act: Callable[[str], object]) -> int:
+    """Do something to each; an error is a line, and doesn't stop the others. Give the exit code."""
+    failed = 0
+    for reference in references:
+        try:
+            act(reference)
+        except NsContainerError as error:
+            print(error_line(error), file=sys.stderr)
+            failed = 1
+    return failed
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
