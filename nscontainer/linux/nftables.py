@@ -48,10 +48,20 @@ def tables() -> list[str]:
     return [line.split()[2] for line in lines if line.startswith("table ip ")]
 
 
+def anew(name: str, chains: str) -> str:
+    """Write a table of family ``ip`` that takes the place of one of its name, if there is one."""
+    return f"{_without(name)}table ip {name} {{\n{chains}}}\n"
+
+
 def delete_tables(names: list[str]) -> None:
     """Delete tables of family ``ip``; one that isn't there is no error."""
-    if names:  # added first: `destroy` is nft 1.0.6's, Linux 6.3's
-        run("".join(f"add table ip {name}\ndelete table ip {name}\n" for name in names))
+    if names:
+        run("".join(map(_without, names)))
+
+
+def _without(name: str) -> str:
+    # Added first: `destroy` is nft 1.0.6's, Linux 6.3's.
+    return f"add table ip {name}\ndelete table ip {name}\n"
 
 
 def _refused(text: str) -> HostError:

@@ -82,12 +82,12 @@ def collect() -> None:
 
 def _keep_apart(interfaces: set[str]) -> None:
     names = ", ".join(f'"{name}"' for name in sorted(interfaces))
-    nftables.run(
-        f"add table ip {TABLE}\ndelete table ip {TABLE}\n"
-        f"table ip {TABLE} {{ chain forward {{\n"
-        f"type filter hook forward priority filter; policy accept;\n"
-        f"iifname {{ {names} }} oifname {{ {names} }} drop\n}}\n}}\n"
+    chain = (
+        "chain forward {\n"
+        "type filter hook forward priority filter; policy accept;\n"
+        f"iifname {{ {names} }} oifname {{ {names} }} drop\n}}\n"
     )
+    nftables.run(nftables.anew(TABLE, chain))
 
 
 def _uplinks() -> set[str]:

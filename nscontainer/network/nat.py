@@ -71,14 +71,11 @@ def collect() -> list[str]:
 
 def rules(network: Network) -> str:
     """Write a network's table in nft's language."""
-    table, bridge, subnet = f"{PREFIX}{network.id}", network.bridge, network.subnet
+    bridge, subnet = network.bridge, network.subnet
     # From an internal one nothing leaves; from another, nothing under somebody else's address.
     out = f'oifname != "{bridge}"' if network.internal else f"ip saddr != {subnet}"
     masquerade = f'ip saddr {subnet} oifname != "{bridge}" masquerade'
-    return f"""
-add table ip {table}
-delete table ip {table}
-table ip {table} {{
+    chains = f"""
     chain raw {{
         type filter hook prerouting priority raw; policy accept;
         iifname "{bridge}" ip daddr 127.0.0.0/8 drop
@@ -98,8 +95,8 @@ table ip {table} {{
         ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
         ip saddr {subnet} oifname "{bridge}" ct status dnat masquerade
     }}
-}}
 """
+    return nftables.anew(f"{PREFIX}{network.id}", chains)
 
 
 def _no_forwarding(network: Network) -> None:

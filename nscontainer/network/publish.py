@@ -158,7 +158,6 @@ def rules(network: Network, container_id: str, address: str, ports: Iterable[Pub
 
     What comes from elsewhere passes `prerouting`, what comes from the host itself `output`.
     """
-    table = _table(network, container_id)
     outside, own = [], []
     for port in ports:
         to = f"{port.protocol} dport {port.host_port} dnat to {address}:{port.port}"
@@ -168,10 +167,7 @@ def rules(network: Network, container_id: str, address: str, ports: Iterable[Pub
             # `raw` of nat.py would drop it anyway: nobody else may reach a loopback address.
             outside.append(f"{here} ip daddr != 127.0.0.0/8 {to}")
     prerouting, output = "\n        ".join(outside), "\n        ".join(own)
-    return f"""
-add table ip {table}
-delete table ip {table}
-table ip {table} {{
+    chains = f"""
     chain prerouting {{
         type nat hook prerouting priority dstnat; policy accept;
         {prerouting}
@@ -180,8 +176,8 @@ table ip {table} {{
         type nat hook output priority -100; policy accept;
         {output}
     }}
-}}
 """
+    return nftables.anew(_table(network, container_id), chains)
 
 
 def text(port: Publish) -> str:
