@@ -16,6 +16,8 @@ from typing import Any
 
 from nscontainer import api
 from nscontainer.engine import spawner_client
+from nscontainer.engine.container import Container
+from nscontainer.errors import StateError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -68,6 +70,17 @@ def eventually(truth: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     while not (value := truth()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return value
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[list[Container]]:
+    """A list for containers; what of it still lives is killed at the end."""
+    made: list[Container] = []
+    yield made  # after a failed test as well: a fixture's is resumed
+    for container in made:
+        with contextlib.suppress(StateError):
+            container.kill()
+        container.wait(20)
 
 
 @contextlib.contextmanager

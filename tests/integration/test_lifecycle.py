@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +20,16 @@ from nscontainer.engine.container import Container
 from nscontainer.errors import CommandError, NotFoundError, NsContainerError, StateError
 from nscontainer.measure.result import RunResult
 from nscontainer.schema import COLUMNS, INDEX, NA, ROW_BYTES, ROW_FIELDS, ROW_PREFIX
-from tests.integration.inside import PRELUDE, PYTHON, SLEEP, Owner, ask, eventually, holdings
+from tests.integration.inside import (
+    PRELUDE,
+    PYTHON,
+    SLEEP,
+    Owner,
+    ask,
+    ending,
+    eventually,
+    holdings,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
 
@@ -33,17 +41,13 @@ STUBBORN = ["sh", "-c", "trap '' INT TERM; while :; do sleep 0.05; done"]
 @pytest.fixture
 def start() -> Iterator[Callable[..., Container]]:
     """Make and start a container; what still lives is killed at the end."""
-    made: list[Container] = []
+    with ending() as made:
 
-    def begin(command: list[str], **options: Any) -> Container:
-        made.append(Container.create(spec.build(command, **options), start=True))
-        return made[-1]
+        def begin(command: list[str], **options: Any) -> Container:
+            made.append(Container.create(spec.build(command, **options), start=True))
+            return made[-1]
 
-    yield begin
-    for container in made:
-        with contextlib.suppress(StateError):
-            container.kill()
-        container.wait(20)
+        yield begin
 
 
 def total(result: RunResult, name: str) -> float:

@@ -15,10 +15,10 @@ import pytest
 
 from nscontainer import api, networks, spec
 from nscontainer.engine.container import Container
-from nscontainer.errors import SpecError, StateError
+from nscontainer.errors import SpecError
 from nscontainer.network import dns, dnswire
 from nscontainer.network.records import Network
-from tests.integration.inside import PYTHON
+from tests.integration.inside import PYTHON, ending
 
 pytestmark = [
     pytest.mark.once,
@@ -43,21 +43,17 @@ print(json.dumps(found))
 @pytest.fixture
 def start() -> Iterator[Callable[..., Container]]:
     """Make and start a container; what still lives is killed at the end."""
-    made: list[Container] = []
+    with ending() as made:
 
-    def begin(*command: str, **options: Any) -> Container:
-        name = options.pop("name", None)
-        asked = spec.build(
-            command or ("sleep", "60"), network=options.pop("network", "bridge"), **options
-        )
-        made.append(Container.create(asked, name=name, start=True))
-        return made[-1]
+        def begin(*command: str, **options: Any) -> Container:
+            name = options.pop("name", None)
+            asked = spec.build(
+                command or ("sleep", "60"), network=options.pop("network", "bridge"), **options
+            )
+            made.append(Container.create(asked, name=name, start=True))
+            return made[-1]
 
-    yield begin
-    for container in made:
-        with contextlib.suppress(StateError):
-            container.kill()
-        container.wait(20)
+        yield begin
 
 
 @pytest.fixture
