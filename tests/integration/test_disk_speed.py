@@ -78,7 +78,7 @@ def known_answer(run: Any, seconds: float) -> RunResult:
 
     blk-throttle grants no time back in which a busy machine asked for nothing.
     """
-    for _ in range(3):
+    for _ in range(5):
         result: RunResult = run()
         assert result.wall_s > seconds * 0.95
         if result.wall_s < seconds * 1.05:
@@ -126,7 +126,10 @@ def test_operations_take_their_time(place: Path, how: str) -> None:
     """500 operations at 100 a second take 5 s ± 5 %, and 500 are counted, ± 1 %."""
     (place / "file").write_bytes(os.urandom(4096) * 500)
     os.sync()
-    options: dict[str, Any] = {f"disk_{how}_iops": 100, "volumes": [f"{place}:/place"]}
+    options: dict[str, Any] = {"volumes": [f"{place}:/place"]}
+    # The interpreter's own files, where they are in no cache yet, would be read and counted as well.
+    direct("/place/file", 4096, 500, how, **options)
+    options[f"disk_{how}_iops"] = 100
     r = known_answer(lambda: direct("/place/file", 4096, 500, how, **options), 5)
     assert r.totals[f"blkio.{how}s"] == pytest.approx(500, rel=0.01)
 

@@ -87,11 +87,11 @@ def test_each_cell_has_its_own_peak(lab: Session) -> None:
 def test_a_cells_output_is_all_there_at_its_end_and_none_of_anothers(lab: Session) -> None:
     """What a cell and its subprocesses print comes with it; what is printed between cells is logged."""
     result = lab.run_cell(
-        "import subprocess, threading, time\n"
-        "def later():\n    time.sleep(0.2); print('thread')\n"
+        "import os, subprocess, threading, time\n"
+        "def later():\n    time.sleep(2); print('thread')\n"
         "threading.Thread(target=later).start()\n"
-        "p = subprocess.Popen('echo early; sleep 0.2; echo late', shell=True)\n"
-        "time.sleep(0.05)\nprint('x' * 300_000)"
+        "p = subprocess.Popen('echo early; : > /tmp/early; sleep 2; echo late', shell=True)\n"
+        "while not os.path.exists('/tmp/early'): time.sleep(0.01)\nprint('x' * 300_000)"
     )
     assert result.stdout.startswith("x" * 300_000)
     assert result.stdout.endswith("early\n")
