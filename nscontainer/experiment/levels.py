@@ -11,15 +11,12 @@ from typing import Any, Final
 
 from nscontainer import options, schema, units
 from nscontainer.errors import SpecError
+from nscontainer.experiment import ranges
 from nscontainer.experiment.plan import Value
 
-MOST_LEVELS: Final = 1000
 NO_LIMIT: Final = "no limit"
 
-_RANGE = re.compile(r"(?P<first>.+?)\.\.(?P<last>.+?)(?::(?P<step>.+))?")
-_QUANTITY = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))\s*([a-zA-Zµμ%/]*)")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
-_PLAIN_RANGE = re.compile(r"[-+.\d]+\.\.[-+.\d]+(?::x?[-+.\d]+)?")
 _UNLIMITED: Final = ("-1", "max", "unlimited")
 
 
@@ -190,12 +187,25 @@ def parse_list(name: str, text: str) -> tuple[Value, ...]:
 
 def _levels(name: str, part: str) -> list[Value]:
     if name not in _KINDS:
-        return _range(name, part) if _PLAIN_RANGE.fullmatch(part) else [_free_value(part)]
+        return _range(name, part) if ranges.is_plain(part) else [_free_value(part)]
     if is_limit(name) and part.lower() == "none":
         return [None]
     if ".." in part and name not in _NAMED | _WITH_COMMAS:
         return _range(name, part)
     return [part]
+
+
+def _range(name: str, text: str) -> list[Value]:
+    try:
+        values, suffix = ranges.expand(text, lambda one: number(name, one))
+    except SpecError as error:
+        example = {"CPUs": "10%..100%:10%", "bytes": "64M..1G:x2"}.get(unit(name), "1..64:x2")
+        message = f"{_shown(name)}: {error}"
+        raise SpecError(message, hint=f"{ranges.FORM}, as {example}") from None
+    if name in _KINDS:
+        return [f"{ranges.written(value)}{suffix}" for value in values]
+    whole = all(value == value.to_integral_value() for value in values)
+    return [int(value) if whole else float(value) for value in values]
 
 
 def _free_value(text: str) -> Value:
@@ -217,8 +227,8 @@ def sequence(name: str, values: Iterable[Any]) -> tuple[Value, ...]:
     levels: list[Value] = []
     seen: dict[tuple[bool, Any], Value] = {}
     for value in values:
-        if len(levels) == MOST_LEVELS:
-            message = f"{_shown(name)} has more than {MOST_LEVELS} levels"
+        if len(levels) == ranges.MOST_LEVELS:
+            message = f"{_shown(name)} has more than {ranges.MOST_LEVELS} levels"
             raise SpecError(message, hint="a greater step, or x2 for each the double of the last")
         # numpy's numbers are none of JSON's: what they stand for is.
         plain = value.item() if hasattr(value, "item") else value
@@ -242,89 +252,6 @@ def sequence(name: str, values: Iterable[Any]) -> tuple[Value, ...]:
 
 def _shown(name: str) -> str:
     return name.replace("_", "-") if name in _KINDS else f"parameter {name}"
-
-
-# --- ranges ----------------------------------------------------------------------------------
-
-
-def _range(name: str, text: str) -> list[Value]:
-    """Read ``FIRST..LAST:STEP`` and ``FIRST..LAST:xFACTOR``, in exact decimals, in the unit of FIRST."""
-    match = _RANGE.fullmatch(text)
-    if match is None:
-        raise _bad_range(name, text, "can't be read")
-    first, suffix = _quantity(name, text, match["first"])
-    last, last_suffix = _quantity(name, text, match["last"])
-    step_text = match["step"]
-    factor = step_text is not None and step_text.lower().startswith("x")
-    if step_text is None:
-        if suffix or last_suffix or first % 1 or last % 1:
-            raise _bad_range(name, text, "has no step")
-        step, step_suffix = Decimal(1), ""
-    else:
-        step, step_suffix = _quantity(name, text, step_text[1:] if factor else step_text)
-    if bool(suffix) != bool(last_suffix) or (
-        step_suffix if factor else bool(suffix) != bool(step_suffix)
-    ):
-        raise _bad_range(name, text, "has a unit missing")
-    last *= _ratio(name, last_suffix, suffix)
-    if not factor:
-        step *= _ratio(name, step_suffix, suffix)
-    if last < first:
-        raise _bad_range(name, text, "runs backward")
-    if step <= (1 if factor else 0) or (factor and first <= 0):
-        raise _bad_range(name, text, "never comes to its end")
-    whole = not any("." in part for part in (match["first"], step_text or ""))
-    return [
-        _written(name, value, suffix, whole=whole)
-        for value in _steps(name, first, last, step, factor=factor)
-    ]
-
-
-def _steps(
-    name: str, first: Decimal, last: Decimal, step: Decimal, *, factor: bool
-) -> list[Decimal]:
-    found = []
-    value = first
-    while value <= last:
-        found.append(value)
-        if len(found) > MOST_LEVELS:
-            message = f"{_shown(name)} has more than {MOST_LEVELS} levels"
-            raise SpecError(message, hint="a greater step, or x2 for each the double of the last")
-        value = value * step if factor else value + step
-    return found
-
-
-def _written(name: str, value: Decimal, suffix: str, *, whole: bool) -> Value:
-    if name not in _KINDS:
-        return int(value) if whole else float(value)
-    text = f"{value:f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) + suffix
-
-
-def _quantity(name: str, text: str, part: str) -> tuple[Decimal, str]:
-    match = _QUANTITY.fullmatch(part.strip())
-    if match is None:
-        raise _bad_range(name, text, "can't be read")
-    return Decimal(match[1]), match[2]
-
-
-def _ratio(name: str, suffix: str, base: str) -> Decimal:
-    """Tell how many of one unit another is: 1024 for G in M."""
-    if suffix == base:
-        return Decimal(1)
-    one, other = (number(name, f"1{unit}") for unit in (suffix, base))
-    return Decimal(str(one)) / Decimal(str(other))
-
-
-def _bad_range(name: str, text: str, what: str) -> SpecError:
-    example = "1..10:1 or 1..1024:x2"
-    if name in _KINDS:
-        example = {"%": "10%..100%:10%", "M": "64M..1G:x2"}.get(
-            "M" if _KINDS[name].unit.startswith("bytes") else "%" if name == "cpu" else "", example
-        )
-    return SpecError(
-        f"{_shown(name)} range {text!r} {what}", hint=f"FIRST..LAST:STEP, as {example}"
-    )
 
 
 # --- one level -------------------------------------------------------------------------------
@@ -407,7 +334,7 @@ def check_name(name: str) -> None:
     SpecError
         One line.
     """
-    if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+    if not (name.isascii() and name.isidentifier()):
         message = f"parameter {name!r} is not a name"
         raise SpecError(message, hint="letters, digits and _, not beginning with a digit")
     if keyword.iskeyword(name):

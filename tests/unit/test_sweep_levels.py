@@ -66,7 +66,7 @@ def test_lists_and_ranges(name: str, text: str, expected: tuple[Value, ...]) -> 
         ("n", "1..5000", "more than 1000"),
         ("cpu", "a,b", "not an amount of CPU"),
         ("cpu", "a..b:c", "can't be read"),
-        ("memory", "64X..1G:x2", "not a size"),
+        ("memory", "64X..1G:x2", "can't be read"),
         ("cpu_shares", "1.5,2", "not a whole number"),
     ],
 )
