@@ -52,6 +52,22 @@ def add_to(parser: argparse.ArgumentParser, *, magic: bool) -> None:
         section.add_argument(flag, action="store_true", help=text)
 
 
+def rows() -> list[tuple[str, str, str]]:
+    """Give a row an option for the documentation: flag and value, what it does, Python's keyword."""
+    found = [(f"{flag} {metavar}", text, flag) for flag, metavar, text in _WITH_VALUE]
+    found += [(flag, text, flag) for flag, text in _FLAGS]
+    keywords = {
+        "--param": "params",
+        "--grid": "zip=False",
+        "--zip": "zip=True",
+        "--fresh": "resume=False",
+    }
+    return [
+        (shown, text.replace("%%", "%"), keywords.get(flag, flag[2:].replace("-", "_")))
+        for shown, text, flag in found
+    ]
+
+
 def is_sweep(namespace: argparse.Namespace) -> bool:
     """Tell whether what was parsed is a sweep: a list, a range, or one of the options here."""
     given = vars(namespace)

@@ -19,7 +19,7 @@ DOCS: Final = ROOT / "docs"
 if __name__ == "__main__":  # from a checkout, installed or not
     sys.path[:0] = [str(ROOT), str(ROOT / "magics")]
 
-from nscontainer import api, cli, options, schema, spec  # noqa: E402
+from nscontainer import api, cli, options, schema, spec, sweep_options  # noqa: E402
 from nscontainer.cli import image_options  # noqa: E402
 from nscontainer_magics import commands, plot_command  # noqa: E402
 
@@ -87,6 +87,15 @@ def _yes(*, there: bool) -> str:
     return "yes" if there else "–"
 
 
+def sweep_table() -> str:
+    """Give a row an option of a sweep."""
+    rows = [
+        (f"`{flag}`", text, f"`{keyword if '=' in keyword else keyword + '='}`")
+        for flag, text, keyword in sweep_options.rows()
+    ]
+    return table(["`nscontainer sweep`, `%%container`", "what it does", "Python"], rows)
+
+
 def command_table() -> str:
     """Give a row a sub-command."""
     rows = [(f"`{name}`", text) for name, (_, text) in cli.COMMANDS.items()]
@@ -122,6 +131,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "schema": schema_table,
     "options": option_tables,
+    "sweep-options": sweep_table,
     "commands": command_table,
     "magic-commands": magic_command_table,
     "image-commands": image_command_table,

@@ -18,6 +18,7 @@ ENGINE_ERROR: Final = 125
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "run a command in a fresh container"),
+    "sweep": ("sweep", "run a command at each level of a limit, compare"),
     "build": ("build", "build an image from a Dockerfile"),
     "create": ("create", "make a session, for notebook cells to run in one after another"),
     "ps": ("manage", "list containers"),

@@ -69,6 +69,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     made = parser()
     before, command = made.split_command(argv)
     given = made.parse_args(before)
+    _refuse_lists(given)
     if not command and (given.image or "host") == "host" and not given.entrypoint:
         message = "there is no command to run"
         raise SpecError(message, hint="nscontainer run [options] -- COMMAND [ARGUMENT…]")
@@ -83,8 +84,21 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if given.usage:
         _check_usage_file(given.usage)
     for path in filter(None, (given.usage, given.result)):
-        _check_writable(path)
+        check_writable(path)
     return given, command
+
+
+def _refuse_lists(given: argparse.Namespace) -> None:
+    """Refuse a list in a limit: a sweep takes those. Nothing loads where no value looks like one."""
+    marks = (",", "..", ";")
+    if not any(isinstance(v, str) and any(m in v for m in marks) for v in vars(given).values()):
+        return
+    from nscontainer import sweep_options
+
+    found = sweep_options.first_list(given)
+    if found is not None:
+        message = f"{found[0]} {found[1]} is more than one level"
+        raise SpecError(message, hint="nscontainer sweep runs the command at each")
 
 
 def build_options(given: argparse.Namespace) -> dict[str, Any]:
@@ -93,13 +107,14 @@ def build_options(given: argparse.Namespace) -> dict[str, Any]:
     The image ``host`` is this machine: a relative path in the command should mean what it means here.
     """
     kwargs = options.to_build_kwargs(given)
-    if "workdir" not in kwargs and _is_here(kwargs.get("image", "host")):
+    if "workdir" not in kwargs and is_here(kwargs.get("image", "host")):
         with contextlib.suppress(FileNotFoundError):
             kwargs["workdir"] = os.getcwd()
     return kwargs
 
 
-def _is_here(image: str) -> bool:
+def is_here(image: str) -> bool:
+    """Tell whether a relative path means inside what it means here."""
     if image == "host":
         return True
     from nscontainer.image import running
@@ -121,7 +136,14 @@ def _check_usage_file(path: str) -> None:
             raise SpecError(message, hint=f"pip install {package}")
 
 
-def _check_writable(path: str) -> None:
+def check_writable(path: str) -> None:
+    """Refuse a file that can't be written in the end, before anything runs.
+
+    Raises
+    ------
+    SpecError
+        One line.
+    """
     directory = os.path.dirname(path) or "."
     if not os.path.isdir(directory) or not os.access(directory, os.W_OK) or os.path.isdir(path):
         message = f"file {path!r} can't be written"

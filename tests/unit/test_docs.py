@@ -34,6 +34,7 @@ def test_generated_parts_are_what_the_code_gives(path: Path) -> None:
     [
         ("schema", "accounting.md"),
         ("options", "options.md"),
+        ("sweep-options", "experiments.md"),
         ("commands", "cli.md"),
         ("magic-commands", "notebook.md"),
         ("image-commands", "images.md"),

@@ -1,0 +1,141 @@
+"""``nscontainer sweep`` without containers: what is refused, what is handed on, what is printed."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nscontainer import cli
+from nscontainer.cli import sweep as sweep_cli
+from nscontainer.errors import CommandError
+from tests.unit import sweep_factories
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--cpu", "10%,20%"], "no command"),
+        (["--cpu", "10%,,20%", "--", "true"], "empty part"),
+        (["--cpu", "10%,0.1", "true"], "is the same"),
+        (["--repeat", "0", "true"], "repeat '0'"),
+        (["--hostname", "a", "--param", "cpu=1", "true"], "is an option"),
+        (["-t", "true"], "no terminal"),
+        (["--name", "x", "true"], "--name is not an option"),
+        (["--kind", "speed", "true"], "--plot"),
+        (["-o", "x.tar", "true"], "another format"),
+        (["--plot", "/nonexistent/x.png", "true"], "can't be written"),
+        (["--csv", "x.txt", "true"], ".csv"),
+    ],
+)
+def test_what_is_refused(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, before anything is made."""
+    assert cli.main(["sweep", *argv]) == 125
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("argv", [["--cpu", "10%,20%"], ["-m", "64M..1G:x2"]])
+def test_run_names_the_command_for_lists(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *argv, "--", "true"]) == 125
+    assert "nscontainer sweep" in capsys.readouterr().err
+
+
+class Facade(types.ModuleType):
+    """Stands in for the module that runs containers."""
+
+    def __init__(self, outcome: Any) -> None:
+        super().__init__("nscontainer.sweeps")
+        self.outcome = outcome
+        self.asked: dict[str, Any] = {}
+        self.how: dict[str, Any] = {}
+
+    def prepare(self, work: Any, **kwargs: Any) -> str:
+        self.asked = {"work": work, **kwargs}
+        return "the plan"
+
+    def run_plan(self, plan: Any, **how: Any) -> Any:
+        assert plan == "the plan"
+        self.how = how
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def facade(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> Facade:
+    made = Facade(outcome)
+    monkeypatch.setitem(sys.modules, "nscontainer.sweeps", made)
+    return made
+
+
+def test_what_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command as a list, levels as tuples, where we are as the directory; not to go on, if so asked."""
+    monkeypatch.chdir(tmp_path)
+    made = facade(monkeypatch, KeyboardInterrupt())
+    argv = ["--cpu", "10%,20%", "--repeat", "3", "--fresh", "--param", "n=1,2", "--", "echo", "{n}"]
+    assert cli.main(["sweep", *argv]) == 130
+    assert made.asked == {
+        "work": ["echo", "{n}"], "cpu": ("10%", "20%"), "repeat": 3, "params": {"n": (1, 2)},
+        "workdir": str(tmp_path),
+    }  # fmt: skip
+    assert made.how["resume"] is False
+
+
+def test_an_interruption_says_where_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt = KeyboardInterrupt()
+    interrupt.sweep = sweep_factories.sweep(done=7)  # type: ignore[attr-defined]
+    facade(monkeypatch, interrupt)
+    assert cli.main(["sweep", "--cpu", "1,2", "true"]) == 130
+    line = "stopped after 7 of 15 runs; the same command goes on from there\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_first_run_that_fails_shows_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = CommandError("the first run failed: exit code 3", exit_code=3)
+    error.result = types.SimpleNamespace(  # type: ignore[attr-defined]
+        stderr_bytes=b"\n".join(b"line %d" % i for i in range(30)) + b"\n\x1b[2Jlast\n"
+    )
+    facade(monkeypatch, error)
+    assert cli.main(["sweep", "--cpu", "1,2", "true"]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 21
+    assert said[-2:] == ["\\x1b[2Jlast", "nscontainer: the first run failed: exit code 3"]
+
+
+def test_the_line_of_progress() -> None:
+    progress = types.SimpleNamespace(done=7, total=20, elapsed_s=12.3, left_s=150, what="cpu 20 %")
+    text = sweep_cli.progress_text(progress)
+    assert text == "7 of 20 · 12.3 s · 2 min 30 s left · cpu 20 %"
+    progress.left_s, progress.what = None, ""
+    assert sweep_cli.progress_text(progress) == "7 of 20 · 12.3 s"
+
+
+def test_the_table_of_a_comparison() -> None:
+    """A row a level; what isn't known is a dash."""
+    nan = float("nan")
+    frame = pd.DataFrame(
+        {
+            "label": ["20 %", "100 %"], "n": [5, 2], "median": [5.0, 1.0], "low": [4.9, nan],
+            "high": [5.1, nan], "relative": [5.0, 1.0], "relative_low": [4.8, nan],
+            "relative_high": [5.2, nan], "p": [0.01, nan], "verdict": ["slower", "baseline"],
+        }
+    )  # fmt: skip
+    lines = sweep_cli.compare_table("cpu", "wall_s", "s", frame).splitlines()
+    assert lines[0].split() == "CPU RUNS WALL_S 95 % RELATIVE 95 % VERDICT".split()
+    assert "5 s" in lines[1]
+    assert "4.9 s to 5.1 s" in lines[1]
+    assert "4.8 to 5.2 ×" in lines[1]
+    assert lines[1].endswith("slower")
+    assert lines[2].count("–") == 2
