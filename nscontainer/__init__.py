@@ -22,6 +22,7 @@ _HOME = {
     "cell": "nscontainer.several",
     "command": "nscontainer.several",
     "load": "nscontainer.measure.result",
+    "report": "nscontainer.runner.reporting",
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
     "session": "nscontainer.sessions",
@@ -40,6 +41,7 @@ __all__ = [
     "command",
     "load",
     "load_ipython_extension",
+    "report",
     "run",
     "run_cell",
     "session",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.errors import NsContainerError
     from nscontainer.measure.result import RunResult, load
+    from nscontainer.runner.reporting import report
     from nscontainer.sessions import Session, session
     from nscontainer.several import Together, cell, command, together
     from nscontainer.spec import ContainerSpec

@@ -16,6 +16,7 @@ from nscontainer.errors import CommandError, HostError, SetupError, TransferErro
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.measure.outputs import Outputs
+    from nscontainer.measure.reported import Reported
     from nscontainer.measure.result import RunResult
     from nscontainer.values.transfer import Transfer
 
@@ -326,16 +327,27 @@ class Listener:
     ) -> None:
         self._out, self._err = (Kept(None if whole else KEPT_BYTES) for _ in range(2))
         self._outputs: Outputs | None = None
+        self._reported: Reported | None = None
         self._on_message = on_message
         self.stdout: Sink = on_stdout or self._out.add
         self.stderr: Sink = on_stderr or self._err.add
 
     def message(self, message: Message) -> None:
         """Take a cell's message; what widgets say is no output, and a progress bar says much."""
+        if message.get("msg_type") == "report":  # for the result, and no notebook's
+            self._report(message.get("content"))
+            return
         if not str(message.get("msg_type")).startswith("comm_"):
             self._keep(message)
         if self._on_message is not None:
             self._on_message(message)
+
+    def _report(self, content: Any) -> None:
+        if self._reported is None:
+            from nscontainer.measure.reported import Reported
+
+            self._reported = Reported()
+        self._reported.add(content.get("values") if isinstance(content, dict) else None)
 
     def _keep(self, message: Message) -> None:
         if self._outputs is None:
@@ -357,6 +369,7 @@ class Listener:
             stderr=self._err.value(),
             outputs=None if self._outputs is None else self._outputs.all(),
             code=code,
+            reported=self._reported,
             **more,
         )
 

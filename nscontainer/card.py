@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from nscontainer import units
-from nscontainer.measure import flows, headline, rates, records
+from nscontainer.measure import flows, headline, rates, records, reported
 from nscontainer.measure.text import percent, text_of
 from nscontainer.palette import VERMILLION
 
@@ -52,6 +52,8 @@ def text(run: RunResult) -> str:
     curve = _text_curve(run)
     if curve:
         lines.append(curve)
+    if run.reported:
+        lines.append("  reported " + reported.line(run.reported, COLUMNS - 11))
     room = LINES - len(lines)
     # That it was throttled is in the headline already.
     warnings = [w for w in run.warnings if w.code != "throttled"]
@@ -125,6 +127,7 @@ def html(run: RunResult) -> str:
         _limits_table(run),
         _sparkline(run),
         "</div>",
+        _reported(run),
         _warnings(run),
         _details(run),
     ]
@@ -244,6 +247,16 @@ def _sparkline(run: RunResult) -> str:
         f"{quotas}</svg>"
         f'<small style="{_SOFT}">{_escaped(what)}{limit}</small></div>'
     )
+
+
+def _reported(run: RunResult) -> str:
+    if not run.reported:
+        return ""
+    values = " · ".join(
+        f'<span style="{_SOFT}">{_escaped(name)}</span> {_escaped(reported.written(value))}'
+        for name, value in run.reported.items()
+    )
+    return f'<div style="margin-top:6px">reported: {values}</div>'
 
 
 def _warnings(run: RunResult) -> str:

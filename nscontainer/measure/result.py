@@ -18,6 +18,7 @@ from nscontainer.measure.isolation import Isolation
 from nscontainer.measure.limits import RunLimits
 from nscontainer.measure.outputs import from_messages, stream_text
 from nscontainer.measure.provenance import Provenance, collect
+from nscontainer.measure.reported import Reported, Value
 from nscontainer.measure.run_warnings import RunWarning
 from nscontainer.measure.totals import Totals
 from nscontainer.spec import ContainerSpec
@@ -63,6 +64,10 @@ class RunResult:
         Where, on what and with what it ran.
     values
         What ``run_cell(…, out=…)`` brought out of it, by name. A saved file doesn't keep them.
+    reported
+        What the cell reported by :func:`nscontainer.report`, by name.
+    report_refused
+        Why other reports are left out, a line each.
 
     Examples
     --------
@@ -81,6 +86,8 @@ class RunResult:
     provenance: Provenance
     # Arrays don't compare to one bool, and a result is the same with or without what was taken of it.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    reported: Mapping[str, Value] = field(default_factory=dict)
+    report_refused: tuple[str, ...] = ()
 
     @classmethod
     def from_record(
@@ -93,6 +100,7 @@ class RunResult:
         outputs: Iterable[Mapping[str, Any]] | None = None,
         code: str | None = None,
         provenance: Provenance | None = None,
+        reported: Reported | None = None,
     ) -> RunResult:
         """Make the result of a run that has just ended on this host.
 
@@ -106,6 +114,8 @@ class RunResult:
             A cell's messages as they came, or outputs as a notebook file keeps them.
         provenance
             None describes this host as it is now.
+        reported
+            What it reported of itself.
 
         Raises
         ------
@@ -123,6 +133,8 @@ class RunResult:
             outputs=tuple(from_messages(map(_plain, outputs or ()))),
             code=code,
             provenance=collect(values, code) if provenance is None else provenance,
+            reported={} if reported is None else dict(reported.kept),
+            report_refused=() if reported is None else tuple(reported.refused),
         )
 
     def __hash__(self) -> int:

@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 from nscontainer import schema
 from nscontainer.errors import NsContainerError
 from nscontainer.measure.provenance import Provenance
+from nscontainer.measure.reported import Reported
 from nscontainer.measure.result import RunResult
 
 FORMAT: Final = "nscontainer run result"
@@ -55,6 +56,8 @@ def save(result: RunResult, path: str | os.PathLike[str]) -> None:
         "record": result.record,
         "code": result.code,
         "provenance": result.provenance.to_dict(),
+        "reported": result.reported,
+        "report_refused": result.report_refused,
     }
     parts = {
         _META: json.dumps(meta, indent=1).encode(),
@@ -156,11 +159,25 @@ def _result(meta: dict[str, Any], parts: dict[str, bytes]) -> RunResult:
         outputs=outputs,
         code=code,
         provenance=Provenance.from_dict(meta["provenance"]),
+        reported=_reported(meta),
     )
     # All that is derived lazily, once now: a damaged record shows here and not in the middle of work.
     _ = (result.totals, result.limits.rows(), result.warnings, result.isolation.rows())
     _ = (result.provenance.rows(), result.describe_exit())
     return result
+
+
+def _reported(meta: dict[str, Any]) -> Reported:
+    """Take what the run reported by the rules of one that ends here; older files have none."""
+    reported = Reported()
+    refused = meta.get("report_refused", [])
+    if not isinstance(refused, list) or not all(isinstance(line, str) for line in refused):
+        message = "its refused reports are no lines"
+        raise ValueError(message)
+    for line in refused:
+        reported.refuse(line)
+    reported.add(meta.get("reported", {}))
+    return reported
 
 
 def _to_this_schema(

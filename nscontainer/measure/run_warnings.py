@@ -334,6 +334,18 @@ def _isolation(run: RunResult) -> Iterator[RunWarning]:
         yield RunWarning("isolation", "info", text_of(note, 300))
 
 
+def _reports(run: RunResult) -> Iterator[RunWarning]:
+    if run.report_refused:
+        first, *more = run.report_refused
+        others = f" (and {len(more)} more)" if more else ""
+        yield RunWarning(
+            "report-refused",
+            "warning",
+            f"a reported value is left out: {first}{others}",
+            {"refused": run.report_refused},
+        )
+
+
 RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _oom,
     _limits,
@@ -351,4 +363,5 @@ RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _escaped_writes,
     _storage,
     _isolation,
+    _reports,
 )

@@ -45,6 +45,9 @@ _NO_OWNER = 125
 
 _NUMBERED = re.compile(r"Cell In\[(\d+)\]")
 
+speaking: Outbox | None = None
+"""The way to the owner of the cell that this process runs (:mod:`reporting` asks for it)."""
+
 _shell: Shell | None = None
 """The shell that preload() made for all forks of this process."""
 
@@ -61,7 +64,8 @@ def preload() -> bool:
     """
     global _shell  # noqa: PLW0603  # a process has one shell, as IPython has one instance
     try:
-        from . import live, warming  # noqa: F401  # what a session needs: loaded before the fork
+        # What a session and report() need: loaded before the fork.
+        from . import live, reporting, warming  # noqa: F401
     except ImportError:
         return False
     _shell = warming.warm_shell()
@@ -76,12 +80,14 @@ def main(channel: socket.socket) -> int:
     channel
         A stream socket to the owner (see :mod:`nscontainer.runner.wire`).
     """
+    global speaking  # noqa: PLW0603  # a process runs the cells of one channel
     channel.settimeout(None)
     channel.set_inheritable(False)
     outbox, inbox = Outbox(channel, before_sending=RawOutput().wait), Inbox(channel)
     process.set_signals()
     process.make_own()
     streams.install(outbox, inbox)
+    speaking = outbox
     error: BaseException | None = None
     shell: Shell | None = None
     try:

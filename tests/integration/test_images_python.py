@@ -72,6 +72,13 @@ print([path for path in sys.path if "nscontainer" in path], os.getcwd())
     assert result.record["start_mode"] == "cold"
 
 
+def test_report(debian: str) -> None:
+    """There is no nscontainer in it, but its report() is to be had; and nothing else of it."""
+    code = "import nscontainer\nnscontainer.report(items=3)\nprint(nscontainer.__all__)"
+    result, _ = cell(code, debian)
+    assert (result.stdout, result.reported) == ("['report']\n", {"items": 3})
+
+
 def test_rich_output_and_errors(debian: str) -> None:
     """A value's HTML, a traceback of the cell alone, top-level await, a hint for magics."""
     rich = "class H:\n    def _repr_html_(self): return '<b>h</b>'\nH()"
