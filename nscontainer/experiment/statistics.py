@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[np.float64]
+Pairs = Sequence[tuple[Values, Values]]
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES: Final = 9_999
@@ -44,6 +45,8 @@ def interval(values: Values, seed: int = 0, level: float = LEVEL) -> tuple[float
     tuple
         Low and high, in the values' unit; both NaN for fewer than :data:`FEWEST` values.
     """
+    if len(values) < FEWEST:
+        return _NONE
     return _percentiles(_medians(values, np.random.default_rng(seed)), level)
 
 
@@ -62,35 +65,63 @@ def ratio_interval(
     a: Values, b: Values, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float]:
     """Give the interval of ``median(a) / median(b)``; NaN where either has too few values or ``b`` has 0 or less."""
-    rng = np.random.default_rng(seed)
-    of_a, of_b = _medians(a, rng), _medians(b, rng)
-    if not len(of_a) or not len(of_b) or of_b.min() <= 0:
-        return _NONE
-    return _percentiles(of_a / of_b, level)
+    return ratio_within([(a, b)], seed, level)[1:]
 
 
-def difference_interval(
-    a: Values, b: Values, seed: int = 0, level: float = LEVEL
-) -> tuple[float, float]:
-    """Give the interval of ``median(a) - median(b)``; NaN where either has too few values."""
+def ratio_within(pairs: Pairs, seed: int = 0, level: float = LEVEL) -> tuple[float, float, float]:
+    """Compare within blocks: the geometric mean of their medians' ratios, and its interval.
+
+    Parameters
+    ----------
+    pairs
+        In each block the one's values and the other's: all with the same memory, where CPUs are compared.
+
+    Returns
+    -------
+    tuple
+        The ratio, low, high; NaN where a median isn't above 0, or there are too few values in all.
+    """
+    blocks = [(a, b) for a, b in pairs if len(a) and len(b)]
+    if not blocks or min(min(map(min, block)) for block in blocks) <= 0:
+        return (math.nan, *_NONE)
     rng = np.random.default_rng(seed)
-    of_a, of_b = _medians(a, rng), _medians(b, rng)
-    return _NONE if not len(of_a) or not len(of_b) else _percentiles(of_a - of_b, level)
+    logs = [math.log(float(np.median(a)) / float(np.median(b))) for a, b in blocks]
+    ratio = math.exp(sum(logs) / len(logs))
+    if _too_few(blocks):
+        return (ratio, *_NONE)
+    drawn = [np.log(_medians(a, rng) / _medians(b, rng)) for a, b in blocks]
+    low, high = _percentiles(np.exp(np.mean(drawn, axis=0)), level)
+    return ratio, low, high
+
+
+def difference_within(
+    pairs: Pairs, seed: int = 0, level: float = LEVEL
+) -> tuple[float, float, float]:
+    """Compare within blocks as :func:`ratio_within`, by the mean difference of their medians."""
+    blocks = [(a, b) for a, b in pairs if len(a) and len(b)]
+    if not blocks:
+        return (math.nan, *_NONE)
+    difference = float(np.mean([np.median(a) - np.median(b) for a, b in blocks]))
+    if _too_few(blocks):
+        return (difference, *_NONE)
+    rng = np.random.default_rng(seed)
+    drawn = [_medians(a, rng) - _medians(b, rng) for a, b in blocks]
+    return (difference, *_percentiles(np.mean(drawn, axis=0), level))
+
+
+def _too_few(blocks: Pairs) -> bool:
+    return min(sum(len(a) for a, _ in blocks), sum(len(b) for _, b in blocks)) < FEWEST
 
 
 def _medians(values: Values, rng: np.random.Generator) -> Floats:
     # Sorted, so that the order in which runs ended changes nothing.
     known: Floats = np.sort(np.asarray(values, dtype=np.float64))
-    if len(known) < FEWEST:
-        return np.empty(0)
     drawn = known[rng.integers(0, len(known), size=(RESAMPLES, len(known)))]
     medians: Floats = np.median(drawn, axis=1)
     return medians
 
 
 def _percentiles(found: Floats, level: float) -> tuple[float, float]:
-    if not len(found):
-        return _NONE
     low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
@@ -113,35 +144,45 @@ def repeats_for(values: Values, width: float, seed: int = 0) -> int | None:
 
 
 def permutation_p(a: Values, b: Values, seed: int = 0) -> float:
-    """Test whether both may come from the same source: rank sums, two-sided (Mann and Whitney's test).
+    """Test whether both may come from the same source: :func:`p_within` of a single block."""
+    return p_within([(a, b)], seed)
 
-    Exact, with equal values too, up to :data:`MOST_EXACT` values; else :data:`RESAMPLES` random
-    permutations by ``seed``.
+
+def p_within(pairs: Pairs, seed: int = 0) -> float:
+    """Test within blocks by rank sums, two-sided: Mann and Whitney's test, of several blocks van Elteren's.
+
+    Exact, with equal values too, up to :data:`MOST_EXACT` values in each block; else
+    :data:`RESAMPLES` random permutations by ``seed``.
 
     Returns
     -------
     float
-        The share of all ways to divide the values in which the rank sum is as far from its middle as
-        here, or farther; NaN where one has no values.
+        The share of all ways to divide the values of each block in which the rank sums are as far
+        from their middle as here, or farther; NaN where no block has both.
     """
-    n, m = len(a), len(b)
-    if not n or not m:
+    blocks = [(_double_ranks(a, b), len(a)) for a, b in pairs if len(a) and len(b)]
+    if not blocks:
         return math.nan
-    both: Floats = np.concatenate([np.asarray(a, np.float64), np.asarray(b, np.float64)])
-    ranks = _double_ranks(both)
-    middle = n * (n + m + 1)  # of the doubled ranks' sum
-    far = abs(int(ranks[:n].sum()) - middle)
-    if n + m > MOST_EXACT:
+    middle = sum(n * (len(ranks) + 1) for ranks, n in blocks)  # of the doubled ranks' sums
+    far = abs(sum(int(ranks[:n].sum()) for ranks, n in blocks) - middle)
+    if max(len(ranks) for ranks, _ in blocks) > MOST_EXACT:
         rng = np.random.default_rng(seed)
-        sums = np.array([int(rng.permutation(ranks)[:n].sum()) for _ in range(RESAMPLES)])
-        return float((np.count_nonzero(np.abs(sums - middle) >= far) + 1) / (RESAMPLES + 1))
-    ways = _ways(ranks, n)
-    extreme = np.abs(np.arange(len(ways)) - middle) >= far
-    return float(min(1.0, ways[extreme].sum() / ways.sum()))
+        beyond = 0
+        for _ in range(RESAMPLES):
+            total = sum(int(rng.permutation(ranks)[:n].sum()) for ranks, n in blocks)
+            beyond += abs(total - middle) >= far
+        return (beyond + 1) / (RESAMPLES + 1)
+    chances = np.ones(1)
+    for ranks, n in blocks:
+        ways = _ways(ranks, n)
+        chances = np.convolve(chances, ways / ways.sum())
+    extreme = np.abs(np.arange(len(chances)) - middle) >= far
+    return float(min(1.0, chances[extreme].sum()))
 
 
-def _double_ranks(values: Floats) -> npt.NDArray[np.int64]:
-    """Rank from 1, equal ones by their mean, times two: whole numbers, which can be counted exactly."""
+def _double_ranks(a: Values, b: Values) -> npt.NDArray[np.int64]:
+    """Rank both from 1, equal ones by their mean, times two: whole numbers, which can be counted exactly."""
+    values: Floats = np.concatenate([np.asarray(a, np.float64), np.asarray(b, np.float64)])
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, side="left")
     upto = np.searchsorted(ordered, values, side="right")
@@ -172,17 +213,31 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def least_p(n: int, m: int) -> float:
-    """Give the least p that so many values can have: that of two groups wholly apart."""
-    return min(1.0, 2 / math.comb(n + m, n)) if n and m else 1.0
+def least_p(*counts: tuple[int, int]) -> float:
+    """Give the least p that blocks of so many values can have: that of two groups wholly apart."""
+    ways = math.prod(math.comb(n + m, n) for n, m in counts if n and m)
+    return min(1.0, 2 / ways)
 
 
 def fewest_repeats(tests: int) -> int:
     """Say how many repeats of each level so many comparisons need, for a difference to be seen at all."""
     n = FEWEST
-    while least_p(n, n) * tests >= ALPHA:
+    while least_p((n, n)) * tests >= ALPHA:
         n += 1
     return n
+
+
+def rank_correlation(x: Values, y: Values) -> tuple[float, float]:
+    """Give Spearman's rank correlation and its p (by Fisher's transform); 0 and 1 where nothing varies."""
+    n = len(x)
+    if n < 4:
+        return 0.0, 1.0
+    of_x, of_y = (_double_ranks(values, ()).astype(np.float64) for values in (x, y))
+    if not np.ptp(of_x) or not np.ptp(of_y):
+        return 0.0, 1.0
+    rho = float(np.corrcoef(of_x, of_y)[0, 1])
+    z = math.atanh(min(abs(rho), 1 - 1e-12)) * math.sqrt((n - 3) / 1.06)
+    return rho, math.erfc(z / math.sqrt(2))
 
 
 # --- in words --------------------------------------------------------------------------------
