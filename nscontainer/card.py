@@ -41,7 +41,8 @@ _TABLE: Final = "border-collapse:collapse;border:0;margin:0;font-size:inherit;co
 def line(run: RunResult) -> str:
     """Give the run in one line, for a list of them."""
     name = text_of(run.name or run.id[:12], 40)
-    return f"<RunResult {name}: {' · '.join(headline.parts(run))}>"
+    recorded = [] if run.recorded is None else [text_of(run.recorded, 90)]
+    return f"<RunResult {name}: {' · '.join([*headline.parts(run), *recorded])}>"
 
 
 def text(run: RunResult) -> str:
@@ -49,6 +50,8 @@ def text(run: RunResult) -> str:
     *first, ended = headline.parts(run)
     moved = flows.parts(run)
     lines = _wrapped([*first, *moved, ended, _limits_line(run)])[: 4 if moved else 3]
+    if run.recorded is not None:
+        lines = [*lines[: LINES - 3], f"  {text_of(run.recorded, COLUMNS - 2)}"]
     curve = _text_curve(run)
     if curve:
         lines.append(curve)
@@ -121,6 +124,7 @@ def _quotas(run: RunResult) -> list[tuple[float, float, float]]:
 def html(run: RunResult) -> str:
     """Give the run as HTML that is safe to show, whatever ran."""
     body = [
+        "" if run.recorded is None else f"<div><em>{_escaped(run.recorded)}</em></div>",
         f'<div style="{_SOFT}"><code>{_escaped(headline.what(run, 90))}</code></div>',
         f'<div style="margin:2px 0 6px 0">{_headline(run)}</div>',
         '<div style="display:flex;flex-wrap:wrap;gap:4px 32px;align-items:flex-start">',

@@ -18,7 +18,7 @@ from nscontainer import curves, drawing, rate_plot, units
 from nscontainer.errors import SpecError
 from nscontainer.measure import headline, rates
 from nscontainer.measure.rates import Stretch
-from nscontainer.measure.text import size
+from nscontainer.measure.text import size, text_of
 from nscontainer.palette import BLUE, GREEN, OFF_SCALE, ORANGE
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def strip(run: RunResult) -> bytes:
     figure.subplots_adjust(**sides, bottom=0.19, top=0.8, wspace=0.32)
     axes = list(figure.subplots(1, len(kinds), squeeze=False)[0])
     _draw(axes, kinds, run)
+    if run.recorded is not None:
+        figure.text(0.01, 0.01, text_of(run.recorded, 90), fontsize="x-small", fontstyle="italic")
     for axis in axes:
         axis.set_xlabel("time (s)")
         if axis.get_legend() is not None:
@@ -208,6 +210,8 @@ def _quota(run: RunResult) -> list[Stretch]:
 
 def _title(axis: Axes, run: RunResult) -> None:
     had = " · ".join([headline.limits(run), headline.exit_text(run)])
+    if run.recorded is not None:
+        had += f"\n{text_of(run.recorded, 90)}"
     # What ran is anyone's text: a dollar sign in it begins no formula.
     axis.set_title(
         f"{headline.what(run, 70)}\n{had}", loc="left", pad=20, fontsize="medium", parse_math=False

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import contextlib
 import getpass
+import html
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import bounded
@@ -270,6 +271,18 @@ def publish(publisher: Any, data: dict[str, Any], **more: Any) -> None:
     except UnicodeEncodeError:
         text = encodable(str(data.get("text/plain", "")), sys.stdout)
         publisher.publish(data={**data, "text/plain": text}, **more)
+
+
+def replies(outputs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Give outputs, as a notebook file keeps them, as the messages that they once were."""
+    for output in outputs:
+        content = {name: value for name, value in output.items() if name != "output_type"}
+        yield {"msg_type": str(output.get("output_type")), "content": content}
+
+
+def marked(told: str) -> str:
+    """Give the line that says that something is recorded, as HTML."""
+    return f'<div style="border-left:4px solid #E69F00;padding-left:8px"><em>{html.escape(told)}</em></div>'
 
 
 _SHOW: Final = {

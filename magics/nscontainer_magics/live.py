@@ -106,6 +106,10 @@ class Live:
         if self._shown:
             self._view.end(result)
 
+    def recorded(self, result: RunResult) -> None:
+        """Have one that is shown again end in its picture, as when it ran."""
+        self._shown = result.wall_s >= self._after_s
+
 
 class NotebookView:
     """One display, by its id."""

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from nscontainer import recordings
 from nscontainer.errors import SpecError, TransferError
 from nscontainer_magics import capture, script
-from nscontainer_magics.display import Display
+from nscontainer_magics.display import Display, marked, publish, replies
 from nscontainer_magics.live import Live, shows_html, view_for
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class CellRun:
         self.live = live
         program = ("/bin/sh",) if asked.sh else script.interpreter(cell)
         self._call = self._python(cell) if program is None else self._script(cell, program)
+        self._plan = recordings.cell(cell, asked.build, program=program, variables=asked.inputs)
 
     @contextlib.contextmanager
     def _output(self) -> Iterator[Display]:
@@ -102,6 +104,9 @@ class CellRun:
         on_start
             Called once its code has been let go: what is wrong with the line was said before.
         """
+        recorded = self._recorded()
+        if recorded is not None:
+            return self._replay(recorded), None
         refusal: TransferError | None = None
         try:
             with self._output() as shown:
@@ -126,7 +131,36 @@ class CellRun:
         except BaseException:
             self.end(None)
             raise
-        return dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr), refusal
+        result = dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+        if self.session is None and not self._background:
+            recordings.keep(result, self._plan)
+        return result, refusal
+
+    def _recorded(self) -> RunResult | None:
+        """Give what is shown in place of a run, where no container can run and recordings are named."""
+        for what, asked in (
+            ("a session", self.session is not None),
+            ("a run in the background", self._background),
+            ("a value that --out brings", bool(self.asked.out)),
+        ):
+            if asked:
+                recordings.missing(what)
+        return recordings.find_cell(self._plan)
+
+    def _replay(self, recorded: RunResult) -> RunResult:
+        """Show a recorded run as if it ran, and say first that it doesn't."""
+        assert recorded.recorded is not None
+        told = recordings.line(recorded.recorded)
+        publish(self.publisher, {"text/plain": told, "text/html": marked(told)}, metadata={})
+        with self._output() as shown:
+            for message in replies(recorded.outputs):
+                shown.message(message)
+            shown.stdout(recorded.stdout_bytes)
+            shown.stderr(recorded.stderr_bytes)
+            shown.finish()
+        if self.live is not None:
+            self.live.recorded(recorded)
+        return recorded
 
     def end(self, result: RunResult | None) -> None:
         """Let its view end, with a picture of its result. That takes a while, and may be interrupted."""

@@ -68,6 +68,9 @@ class RunResult:
         What the cell reported by :func:`nscontainer.report`, by name.
     report_refused
         Why other reports are left out, a line each.
+    recorded
+        Where and when it was recorded, if it is shown in place of a run that can't be
+        (:mod:`nscontainer.recordings`); None otherwise.
 
     Examples
     --------
@@ -88,6 +91,7 @@ class RunResult:
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
     reported: Mapping[str, Value] = field(default_factory=dict)
     report_refused: tuple[str, ...] = ()
+    recorded: str | None = field(default=None, compare=False)
 
     @classmethod
     def from_record(

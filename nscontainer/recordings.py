@@ -1,0 +1,227 @@
+"""Recordings: what a notebook's cells gave, kept in a folder, and shown where no container can run.
+
+``NSCONTAINER_RECORD=DIR`` has each ``%%container`` cell and each sweep leave its result in DIR.
+``NSCONTAINER_REPLAY=DIR`` has them shown again on a machine that can't run containers (macOS, a pod of
+Binder's), marked as what they are; with ``NSCONTAINER_REPLAY_ALWAYS=1`` on any machine. A recording is
+found by what was asked: the code and the options as written, never by where that was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nscontainer.errors import HostError
+from nscontainer.experiment.plan import Plan, Work
+
+if TYPE_CHECKING:
+    from nscontainer.experiment.sweep import Sweep
+    from nscontainer.measure.provenance import Provenance
+    from nscontainer.measure.result import RunResult
+
+RECORD: Final = "NSCONTAINER_RECORD"
+REPLAY: Final = "NSCONTAINER_REPLAY"
+ALWAYS: Final = "NSCONTAINER_REPLAY_ALWAYS"
+_HERE: Final = ("python_path", "workdir")
+"""What says where a cell ran: the same one elsewhere is the same cell."""
+
+
+def cell(
+    code: str,
+    options: Mapping[str, Any],
+    *,
+    program: tuple[str, ...] | None = None,
+    variables: Iterable[str] = (),
+) -> Plan:
+    """Describe one cell as what a recording is found by.
+
+    Parameters
+    ----------
+    code
+        As written.
+    options
+        Keyword arguments of :func:`nscontainer.spec.build`, as written.
+    program
+        What reads it, where it isn't Python.
+    variables
+        What it takes from the notebook, by name: their values may differ from machine to machine.
+    """
+    kind = "cell" if program is None else "script"
+    work = Work(kind=kind, code=code, command=program, name=",".join(sorted(variables)) or None)  # type: ignore[arg-type]
+    return Plan(work=work, factors=(), options=options)
+
+
+# --- keeping ---------------------------------------------------------------------------------
+
+
+def recording() -> Path | None:
+    """Give the folder that recordings go to, None where none is asked for."""
+    folder = os.environ.get(RECORD)
+    return Path(folder) if folder else None
+
+
+def keep(what: Sweep | RunResult, plan: Plan | None = None) -> Path | None:
+    """Write a result into the folder, if one is asked for; give the file.
+
+    Parameters
+    ----------
+    what
+        A sweep; or a cell's result, with ``plan`` from :func:`cell`.
+
+    Raises
+    ------
+    HostError
+        It can't be written there.
+    """
+    folder = recording()
+    if folder is None:
+        return None
+    asked = _plan_of(what) if plan is None else plan
+    path = folder / _name(asked, single=plan is not None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if plan is None:
+            what.export(path)  # type: ignore[union-attr]
+        else:
+            what.save(path)  # type: ignore[union-attr]
+    except OSError as error:
+        message = f"the recording can't be written to {str(path)!r}: {error.strerror or error}"
+        raise HostError(message, hint=f"{RECORD} names a folder that can be written to") from None
+    return path
+
+
+def _plan_of(sweep: Any) -> Plan:
+    plan: Plan = sweep.plan
+    return plan
+
+
+def key(plan: Plan) -> str:
+    """Give a digest of what was asked: the same on every machine, and whatever the seed."""
+    plain = json.loads(json.dumps(dataclasses.asdict(plan), default=str))
+    plain.pop("seed")
+    options = {k: v for k, v in plain["options"].items() if k not in _HERE}
+    if isinstance(options.get("volumes"), list):  # made absolute where it was written
+        options["volumes"] = [str(v).replace(os.getcwd(), ".") for v in options["volumes"]]
+    plain["options"] = options
+    work = plain["work"]
+    if plan.factors and work["name"]:
+        work["name"] = None  # with a digest of the variables' values in it
+    if work["code"] is not None:
+        work["code"] = "\n".join(line.rstrip() for line in work["code"].strip().splitlines())
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _name(plan: Plan, *, single: bool) -> str:
+    return f"{'cell' if single else 'sweep'}-{key(plan)[:16]}.zip"
+
+
+# --- showing again ---------------------------------------------------------------------------
+
+
+def replaying() -> Path | None:
+    """Give the folder that recordings are taken from, None where containers run or none is named."""
+    folder = os.environ.get(REPLAY)
+    return Path(folder) if folder and refused() is not None else None
+
+
+def refused() -> str | None:
+    """Say why no container runs here; None where one can. Found out once in a process."""
+    if os.environ.get(ALWAYS, "") not in ("", "0"):
+        return f"{ALWAYS} is set"
+    error = _cannot()
+    return None if error is None else error.message
+
+
+@functools.cache
+def _cannot() -> HostError | None:
+    from nscontainer import doctor
+
+    findings = doctor.examine(python=False)
+    if all(finding.status != "missing" for finding in findings if finding.needed):
+        return None
+    return doctor.explain_missing(findings)
+
+
+def find(plan: Plan) -> Sweep | None:
+    """Give the recording of a sweep, where it is to be shown; None where the sweep runs here.
+
+    Raises
+    ------
+    HostError
+        No container can run here, and there is no recording of this one.
+    """
+    path = _found(plan, single=False)
+    if path is None:
+        return None
+    from nscontainer import sweep_archive
+
+    sweep: Sweep = sweep_archive.load(path)
+    return sweep
+
+
+def find_cell(plan: Plan) -> RunResult | None:
+    """Give the recording of one cell, of a plan from :func:`cell`; as :func:`find`."""
+    path = _found(plan, single=True)
+    if path is None:
+        return None
+    from nscontainer.measure.result import load
+
+    result = load(path)
+    return dataclasses.replace(result, recorded=mark(result.provenance))
+
+
+def _found(plan: Plan, *, single: bool) -> Path | None:
+    folder = replaying()
+    if folder is None:
+        return None
+    path = folder / _name(plan, single=single)
+    if not path.is_file():
+        raise _refusal(
+            f"no recording of it is in {str(folder)!r} (code and options must be as recorded; "
+            f"{RECORD}=DIR records)"
+        )
+    return path
+
+
+def missing(what: str) -> None:
+    """Refuse what is never recorded (a session, a run in the background), where recordings are shown.
+
+    Raises
+    ------
+    HostError
+        As the doctor says it.
+    """
+    if replaying() is not None:
+        raise _refusal(f"{what} is never recorded")
+
+
+def _refusal(told: str) -> HostError:
+    """Give the doctor's error, with what was looked for besides."""
+    error = _cannot()
+    if error is None:
+        return HostError(f"{ALWAYS} is set, so nothing is run", hint=told)
+    return HostError(
+        error.message, hint=told + (f"; to run it: {error.hint}" if error.hint else "")
+    )
+
+
+def mark(provenance: Provenance) -> str:
+    """Say where and when a result was recorded: ``recorded on HOST (Linux 6.1.0) on 2026-11-29``."""
+    release = (provenance.linux or "").split(" ")[0]
+    host = (provenance.host or "an unnamed host") + (f" (Linux {release})" if release else "")
+    return f"recorded on {host} on {(provenance.time_utc or 'an unknown day')[:10]}"
+
+
+def line(recorded: str) -> str:
+    """Say in one line what is shown in place of a run, and why."""
+    reason = " ".join((refused() or "").split())
+    told = "no container can run here: "
+    if not reason.startswith((told, ALWAYS)):
+        reason = told + reason
+    return f"{recorded}; {reason}"
