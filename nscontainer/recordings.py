@@ -110,8 +110,8 @@ def key(plan: Plan) -> str:
         options["volumes"] = [str(v).replace(os.getcwd(), ".") for v in options["volumes"]]
     plain["options"] = options
     work = plain["work"]
-    if plan.factors and work["name"]:
-        work["name"] = None  # with a digest of the variables' values in it
+    if work["name"] is not None:  # the values of a notebook's variables may be other ones here
+        work["name"] = work["name"].partition(" (sha256 ")[0]
     if work["code"] is not None:
         work["code"] = "\n".join(line.rstrip() for line in work["code"].strip().splitlines())
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
