@@ -30,9 +30,9 @@ _LIMITS_OF: Final[dict[str, tuple[str, ...]]] = {"disk": ("disk_", "device_"), "
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 220, 48
 
-_CELL: Final = "padding:1px 14px 1px 0;text-align:left;border:0;vertical-align:top"
-_SOFT: Final = "opacity:.7"
-_TABLE: Final = "border-collapse:collapse;border:0;margin:0;font-size:inherit;color:inherit"
+CELL: Final = "padding:1px 14px 1px 0;text-align:left;border:0;vertical-align:top"
+SOFT: Final = "opacity:.7"
+TABLE: Final = "border-collapse:collapse;border:0;margin:0;font-size:inherit;color:inherit"
 
 
 # --- plain text ------------------------------------------------------------------------------
@@ -124,8 +124,8 @@ def _quotas(run: RunResult) -> list[tuple[float, float, float]]:
 def html(run: RunResult) -> str:
     """Give the run as HTML that is safe to show, whatever ran."""
     body = [
-        "" if run.recorded is None else f"<div><em>{_escaped(run.recorded)}</em></div>",
-        f'<div style="{_SOFT}"><code>{_escaped(headline.what(run, 90))}</code></div>',
+        "" if run.recorded is None else f"<div><em>{escaped(run.recorded)}</em></div>",
+        f'<div style="{SOFT}"><code>{escaped(headline.what(run, 90))}</code></div>',
         f'<div style="margin:2px 0 6px 0">{_headline(run)}</div>',
         '<div style="display:flex;flex-wrap:wrap;gap:4px 32px;align-items:flex-start">',
         _limits_table(run),
@@ -139,7 +139,8 @@ def html(run: RunResult) -> str:
     return f'<div style="{style}">{"".join(filter(None, body))}</div>'
 
 
-def _escaped(value: object, limit: int = 400) -> str:
+def escaped(value: object, limit: int = 400) -> str:
+    """Make any value fit to stand in HTML, in an attribute too."""
     return html_.escape(text_of(value, limit), quote=True)
 
 
@@ -149,9 +150,9 @@ def _headline(run: RunResult) -> str:
     weight = "normal" if run.ok else "bold"
     mark = "" if run.ok else f"{ICONS['error']} "
     parts = [
-        f"<strong>{_escaped(first)}</strong>",
-        *(_escaped(part) for part in rest),
-        f'<span style="font-weight:{weight}">{mark}{_escaped(ended)}</span>',
+        f"<strong>{escaped(first)}</strong>",
+        *(escaped(part) for part in rest),
+        f'<span style="font-weight:{weight}">{mark}{escaped(ended)}</span>',
     ]
     return " · ".join(parts)
 
@@ -159,7 +160,7 @@ def _headline(run: RunResult) -> str:
 def _limits_table(run: RunResult) -> str:
     rows = run.limits.rows()
     head = ("limit", "asked", "read back", "had")
-    cells = "".join(f'<th style="{_CELL};{_SOFT};font-weight:normal">{h}</th>' for h in head)
+    cells = "".join(f'<th style="{CELL};{SOFT};font-weight:normal">{h}</th>' for h in head)
     lines = [f'<tr style="background:transparent">{cells}</tr>']
     listed = [(row.label, row.asked, row.read_back, row.differs, _had(run, row)) for row in rows]
     names = {row.name for row in rows}
@@ -173,21 +174,21 @@ def _limits_table(run: RunResult) -> str:
         if not any(name.startswith(_LIMITS_OF[what]) for name in names)
     ]
     for label, asked, read_back, differs, had in listed:
-        read = _escaped(read_back or "–")
+        read = escaped(read_back or "–")
         if differs:
             read = f'<strong style="color:{VERMILLION}">{ICONS["warning"]} {read}</strong>'
-        row_cells = [_escaped(label), _escaped(asked or "–"), read, _escaped(had or "–")]
+        row_cells = [escaped(label), escaped(asked or "–"), read, escaped(had or "–")]
         lines.append(
             '<tr style="background:transparent">'
-            + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in row_cells)
+            + "".join(f'<td style="{CELL}">{cell}</td>' for cell in row_cells)
             + "</tr>"
         )
     changes = "".join(
-        f'<tr style="background:transparent"><td colspan="4" style="{_CELL};{_SOFT}">'
-        f"from {_escaped(units.format_seconds(c.elapsed_s))} on: {_escaped(c.text)}</td></tr>"
+        f'<tr style="background:transparent"><td colspan="4" style="{CELL};{SOFT}">'
+        f"from {escaped(units.format_seconds(c.elapsed_s))} on: {escaped(c.text)}</td></tr>"
         for c in run.limits.changes[:4]
     )
-    return f'<table style="{_TABLE}">{"".join(lines)}{changes}</table>'
+    return f'<table style="{TABLE}">{"".join(lines)}{changes}</table>'
 
 
 def _had(run: RunResult, row: LimitRow) -> str | None:
@@ -244,12 +245,12 @@ def _sparkline(run: RunResult) -> str:
     return (
         '<div style="line-height:1.2">'
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{_escaped(what)}" style="display:block;overflow:visible">'
+        f'aria-label="{escaped(what)}" style="display:block;overflow:visible">'
         f'<line x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}" stroke="currentColor" '
         'stroke-opacity="0.4"/>'
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.3"/>'
         f"{quotas}</svg>"
-        f'<small style="{_SOFT}">{_escaped(what)}{limit}</small></div>'
+        f'<small style="{SOFT}">{escaped(what)}{limit}</small></div>'
     )
 
 
@@ -257,14 +258,14 @@ def _reported(run: RunResult) -> str:
     if not run.reported:
         return ""
     values = " · ".join(
-        f'<span style="{_SOFT}">{_escaped(name)}</span> {_escaped(reported.written(value))}'
+        f'<span style="{SOFT}">{escaped(name)}</span> {escaped(reported.written(value))}'
         for name, value in run.reported.items()
     )
     return f'<div style="margin-top:6px">reported: {values}</div>'
 
 
 def _warnings(run: RunResult) -> str:
-    lines = "".join(f"<div>{ICONS[w.severity]} {_escaped(w.message)}</div>" for w in run.warnings)
+    lines = "".join(f"<div>{ICONS[w.severity]} {escaped(w.message)}</div>" for w in run.warnings)
     return f'<div style="margin-top:6px">{lines}</div>' if lines else ""
 
 
@@ -276,7 +277,7 @@ def _details(run: RunResult) -> str:
         ("samples", f"{run.sample_count}, every {units.format_seconds(run.record['sample_s'])}"),
     ]
     tables = "".join(
-        f'<div><span style="{_SOFT}">{title}</span>{_pairs(rows)}</div>'
+        f'<div><span style="{SOFT}">{title}</span>{pairs(rows)}</div>'
         for title, rows in (
             ("run", figures),
             ("isolation", run.isolation.rows()),
@@ -296,10 +297,11 @@ def _setup(run: RunResult) -> str:
     return "set up in " + units.format_seconds(None if setup_ns is None else setup_ns / 1e9)
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> str:
+def pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """Make a table of (what, which) pairs."""
     lines = "".join(
-        f'<tr style="background:transparent"><td style="{_CELL};{_SOFT}">{_escaped(what)}</td>'
-        f'<td style="{_CELL};white-space:normal;overflow-wrap:anywhere">{_escaped(how)}</td></tr>'
+        f'<tr style="background:transparent"><td style="{CELL};{SOFT}">{escaped(what)}</td>'
+        f'<td style="{CELL};white-space:normal;overflow-wrap:anywhere">{escaped(how)}</td></tr>'
         for what, how in rows
     )
-    return f'<table style="{_TABLE}">{lines}</table>'
+    return f'<table style="{TABLE}">{lines}</table>'

@@ -53,6 +53,10 @@ def _and_more(sweep: Sweep, points: Sequence[int]) -> str:
     return rows.named(sweep.plan, points[0]) + (f" and {more} more" if more else "")
 
 
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
 # --- what the runs say -----------------------------------------------------------------------
 
 
@@ -131,7 +135,7 @@ def _noisy(sweep: Sweep) -> Iterator[RunWarning]:
         yield RunWarning(
             "noisy",
             "warning",
-            f"noisy: the standard deviation is {found[points[0]]:.0%} of the mean at "
+            f"noisy: the standard deviation is {_percent(found[points[0]])} of the mean at "
             f"{_and_more(sweep, points)}; end what else runs, let each run do more",
             {"spread": {rows.named(sweep.plan, p): found[p] for p in points}},
         )
@@ -161,14 +165,14 @@ def _repeats(sweep: Sweep) -> Iterator[RunWarning]:
         points = sorted(wide, key=lambda point: -wide[point][0])
         width, needed = wide[points[0]]
         advice = (
-            f"about --repeat {needed} would make it {WIDE:.0%}"
+            f"about --repeat {needed} would make it {_percent(WIDE)}"
             if needed <= sweep.plan.most_repeats
             else "make it less noisy first: repeating alone won't do"
         )
         yield RunWarning(
             "more-repeats",
             "warning",
-            f"needs more repeats: the interval at {_and_more(sweep, points)} is {width:.0%} of the median "
+            f"needs more repeats: the interval at {_and_more(sweep, points)} is {_percent(width)} of the median "
             f"wide; {advice}",
             {"width": width, "repeats": needed},
         )
@@ -191,7 +195,7 @@ def _outliers(sweep: Sweep) -> Iterator[RunWarning]:
         yield RunWarning(
             "outliers",
             "warning",
-            f"{plural(len(found), 'outlier')}: run {run_id} is {part:.0%} off the median at "
+            f"{plural(len(found), 'outlier')}: run {run_id} is {_percent(part)} off the median at "
             f"{rows.named(sweep.plan, point)}; see what ran beside it in .summary, and repeat",
             {"run_ids": [name for _, _, name in found]},
         )
@@ -220,7 +224,7 @@ def _drift(sweep: Sweep) -> Iterator[RunWarning]:
         yield RunWarning(
             "drift",
             "warning",
-            f"drift: the last third of the runs is {abs(change):.0%} {'above' if change > 0 else 'below'} the "
+            f"drift: the last third of the runs is {_percent(abs(change))} {'above' if change > 0 else 'below'} the "
             "first; random order keeps it out of the comparison, but see what changed: heat, load, "
             "a cache; use --warmup",
             {"rank_correlation": rho, "p": p, "change": change},
@@ -245,13 +249,13 @@ def _first(sweep: Sweep) -> Iterator[RunWarning]:
         yield RunWarning(
             "first-run",
             "warning",
-            f"the first runs are {more:.0%} above the later ones; use --warmup 1",
+            f"the first runs are {_percent(more)} above the later ones; use --warmup 1",
             {"more": more, "points": len(extra)},
         )
 
 
 def _unfinished(sweep: Sweep) -> Iterator[RunWarning]:
-    if sweep.status == "interrupted":
+    if sweep.status == "interrupted" and sweep.recorded is None:
         total = len(sweep.plan.points()) * sweep.plan.repeat
         yield RunWarning(
             "unfinished",

@@ -217,7 +217,7 @@ def test_every_warning_is_there():
     html = run._repr_html_()
     assert len(run.warnings) > 5
     for warning in run.warnings:
-        assert card._escaped(warning.message) in html
+        assert card.escaped(warning.message) in html
 
 
 def test_what_was_moved_is_said_with_its_limit():
