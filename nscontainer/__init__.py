@@ -18,6 +18,7 @@ _HOME = {
     "NsContainerError": "nscontainer.errors",
     "RunResult": "nscontainer.measure.result",
     "Session": "nscontainer.sessions",
+    "Sweep": "nscontainer.experiment.sweep",
     "Together": "nscontainer.several",
     "cell": "nscontainer.several",
     "command": "nscontainer.several",
@@ -26,6 +27,7 @@ _HOME = {
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
     "session": "nscontainer.sessions",
+    "sweep": "nscontainer.sweeps",
     "together": "nscontainer.several",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "NsContainerError",
     "RunResult",
     "Session",
+    "Sweep",
     "Together",
     "__version__",
     "cell",
@@ -45,6 +48,7 @@ __all__ = [
     "run",
     "run_cell",
     "session",
+    "sweep",
     "together",
     "unload_ipython_extension",
 ]
@@ -53,11 +57,13 @@ if TYPE_CHECKING:
     from nscontainer.api import run, run_cell
     from nscontainer.engine.container import Container
     from nscontainer.errors import NsContainerError
+    from nscontainer.experiment.sweep import Sweep
     from nscontainer.measure.result import RunResult, load
     from nscontainer.runner.reporting import report
     from nscontainer.sessions import Session, session
     from nscontainer.several import Together, cell, command, together
     from nscontainer.spec import ContainerSpec
+    from nscontainer.sweeps import sweep
 
 
 def __getattr__(name: str) -> Any:
