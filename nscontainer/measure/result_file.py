@@ -49,6 +49,18 @@ def save(result: RunResult, path: str | os.PathLike[str]) -> None:
     OSError
         It can't be written there; a file that was there before is as it was.
     """
+    with replacing(path) as file:
+        _write(result, file)
+
+
+def to_bytes(result: RunResult) -> bytes:
+    """Give what :func:`save` writes."""
+    file = io.BytesIO()
+    _write(result, file)
+    return file.getvalue()
+
+
+def _write(result: RunResult, file: IO[bytes]) -> None:
     meta = {
         "format": FORMAT,
         "version": VERSION,
@@ -66,7 +78,7 @@ def save(result: RunResult, path: str | os.PathLike[str]) -> None:
         _STDOUT: result.stdout_bytes,
         _STDERR: result.stderr_bytes,
     }
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
             archive.writestr(name, data, compresslevel=1)
 
@@ -81,11 +93,21 @@ def load(path: str | os.PathLike[str]) -> RunResult:
     OSError
         It can't be read.
     """
-    where = os.fspath(path)
     with open(path, "rb") as file:
-        whole = io.BytesIO(file.read())  # a damaged offset is a ValueError then, and no OSError
+        return from_bytes(file.read(), os.fspath(path))
+
+
+def from_bytes(data: bytes, where: str) -> RunResult:
+    """Make a result of what :func:`to_bytes` gave; ``where`` names it in errors.
+
+    Raises
+    ------
+    ResultFileError
+        As :func:`load`.
+    """
     try:
-        with zipfile.ZipFile(whole) as archive:
+        # From memory: a damaged offset is a ValueError then, and no OSError.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             meta = json.loads(_part(archive, _META))
             _check_version(meta, where)
             parts = {name: _part(archive, name) for name in _LIMITS if name != _META}
