@@ -22,10 +22,11 @@ _HOME = {
     "Together": "nscontainer.several",
     "cell": "nscontainer.several",
     "command": "nscontainer.several",
-    "load": "nscontainer.measure.result",
+    "load": "nscontainer.history",
     "report": "nscontainer.runner.reporting",
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
+    "runs": "nscontainer.history",
     "session": "nscontainer.sessions",
     "sweep": "nscontainer.sweeps",
     "together": "nscontainer.several",
@@ -47,6 +48,7 @@ __all__ = [
     "report",
     "run",
     "run_cell",
+    "runs",
     "session",
     "sweep",
     "together",
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.errors import NsContainerError
     from nscontainer.experiment.sweep import Sweep
-    from nscontainer.measure.result import RunResult, load
+    from nscontainer.history import load, runs
+    from nscontainer.measure.result import RunResult
     from nscontainer.runner.reporting import report
     from nscontainer.sessions import Session, session
     from nscontainer.several import Together, cell, command, together
