@@ -11,7 +11,6 @@ import os
 import queue
 import secrets
 import socket
-import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,9 +22,9 @@ from nscontainer import api, spec
 from nscontainer.engine import state
 from nscontainer.errors import SpecError
 from nscontainer.experiment import cpus, execute, levels, substitute
-from nscontainer.experiment.memory import Memory
 from nscontainer.experiment.plan import DEFAULT_MOST_REPEATS, Factor, Plan, Turn, Value, Work
 from nscontainer.experiment.progress import Progress
+from nscontainer.experiment.store import Store
 from nscontainer.experiment.sweep import Run, Sweep
 from nscontainer.measure import provenance, result_file
 from nscontainer.measure.conditions import Conditions, Watch
@@ -33,7 +32,6 @@ from nscontainer.measure.result import RunResult
 
 _AHEAD: Final = 16
 """How many runs an executor gets at once that doesn't say how many workers it has."""
-_memory = Memory()
 
 
 def sweep(
@@ -241,6 +239,8 @@ class Job:
     stdin: str | None
     options: Mapping[str, Any]
     parameters: Mapping[str, Value]
+    turn: tuple[str, int] = ("", 0)
+    """The sweep's id and the run's number: Dask takes equal jobs for one."""
     slot: tuple[int, ...] | None = None
     share_cpus: bool = False
     cell: Mapping[str, Any] = field(default_factory=dict)
@@ -304,20 +304,12 @@ def _run(job: Job, options: dict[str, Any], hooks: dict[str, Any]) -> RunResult:
 def run_job(job: Job) -> tuple[bytes, dict[str, Any], str, str | None]:
     """Run a job on a worker: give the result as a file's bytes, the conditions, the host, the CPUs."""
     done = run_here(job)
-    with tempfile.TemporaryDirectory(prefix="nscontainer-") as folder:
-        path = os.path.join(folder, "result")
-        result_file.save(done.result, path)
-        with open(path, "rb") as file:
-            data = file.read()
-    return data, done.conditions.to_dict(), done.host, done.cpus
+    return result_file.to_bytes(done.result), done.conditions.to_dict(), done.host, done.cpus
 
 
 def _received(answer: tuple[bytes, dict[str, Any], str, str | None]) -> execute.Done:
     data, conditions, host, own = answer
-    with tempfile.NamedTemporaryFile(prefix="nscontainer-") as file:
-        file.write(data)
-        file.flush()
-        result = result_file.load(file.name)
+    result = result_file.from_bytes(data, f"the run on {host}")
     return execute.Done(
         result=result, conditions=Conditions.from_dict(conditions), host=host, cpus=own
     )
@@ -467,7 +459,7 @@ def run_plan(
     cell
         More arguments for :func:`nscontainer.run_cell`: ``inputs``, ``filename``.
     """
-    keeping = _memory if store is None else store
+    keeping = Store() if store is None else store
     if executor is None:
         api.engine()
     left = keeping.unfinished(plan.key) if resume else None
@@ -479,7 +471,10 @@ def run_plan(
 
     def job(turn: Turn) -> Job:
         return dataclasses.replace(
-            job_of(plan, turn.point), share_cpus=share_cpus, cell=dict(cell or {})
+            job_of(plan, turn.point),
+            turn=(name, turn.number),
+            share_cpus=share_cpus,
+            cell=dict(cell or {}),
         )
 
     with _runner(plan, executor, job) as runner:

@@ -50,6 +50,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def kept_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sweeps of tests, and of the processes they start, are kept away from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NSCONTAINER_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """No cgroup, mount, file or interface has come and stayed when all tests are through."""
     before = leaks.look()

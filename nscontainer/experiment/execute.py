@@ -33,7 +33,7 @@ class Done:
 
 
 class Keeping(Protocol):
-    """Where runs are kept as they end: :mod:`nscontainer.experiment.memory`, or a store on disk."""
+    """Where runs are kept as they end: :class:`nscontainer.experiment.store.Store`."""
 
     def begin(self, plan: Plan, facts: Mapping[str, Any]) -> str:
         """Begin a sweep; give its id."""

@@ -11,8 +11,8 @@ import pytest
 from nscontainer.errors import CommandError, HostError, SpecError
 from nscontainer.experiment import cpus
 from nscontainer.experiment.execute import Done, execute
-from nscontainer.experiment.memory import Memory
 from nscontainer.experiment.plan import Plan, Turn
+from nscontainer.experiment.store import Store
 from nscontainer.experiment.sweep import Sweep
 from nscontainer.measure.conditions import Watch
 from tests.unit import factories, sweep_factories
@@ -40,59 +40,64 @@ class Fake:
         self.stopped += 1
 
 
-def carried_out(plan: Plan, fake: Fake, memory: Memory) -> Sweep:
-    left = memory.unfinished(plan.key)
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def carried_out(plan: Plan, fake: Fake, store: Store) -> Sweep:
+    left = store.unfinished(plan.key)
     if left is None:
-        return execute(plan, fake, memory, memory.begin(plan, {}))
+        return execute(plan, fake, store, store.begin(plan, {}))
     name, plan = left
-    return execute(plan, fake, memory, name, begun=memory.load(name))
+    return execute(plan, fake, store, name, begun=store.load(name))
 
 
-def test_order() -> None:
+def test_order(store: Store) -> None:
     """Warm-ups come first and apart, then each repeat's points in the order of the seed."""
     plan = sweep_factories.plan(repeat=3, warmup=1, seed=7)
     fake = Fake()
-    sweep = carried_out(plan, fake, Memory())
+    sweep = carried_out(plan, fake, store)
     assert fake.turns == plan.turns()
     assert (len(sweep.runs), len(sweep.warmups), sweep.status) == (9, 3, "complete")
 
 
 @pytest.mark.parametrize("at", range(1, 10))
-def test_interrupt_at_each_run(at: int) -> None:
+def test_interrupt_at_each_run(at: int, store: Store) -> None:
     """Wherever it is interrupted, what is done is kept, and the same call does the rest, nothing twice."""
-    memory, plan = Memory(), sweep_factories.plan(repeat=3, seed=7)
+    plan = sweep_factories.plan(repeat=3, seed=7)
     first = Fake({at: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt) as caught:
-        carried_out(plan, first, memory)
+        carried_out(plan, first, store)
     assert len(caught.value.sweep) == at - 1  # type: ignore[attr-defined]
     assert first.stopped == 1
     # Another call has drawn another seed: the one that was kept is used.
     second = Fake()
-    sweep = carried_out(sweep_factories.plan(repeat=3, seed=99), second, memory)
+    sweep = carried_out(sweep_factories.plan(repeat=3, seed=99), second, store)
     assert first.turns[: at - 1] + second.turns == plan.turns()
     assert [run.turn for run in sweep.runs] == plan.turns()
-    assert memory.unfinished(plan.key) is None
+    assert store.unfinished(plan.key) is None
 
 
-def test_lost_workers() -> None:
+def test_lost_workers(store: Store) -> None:
     """A lost worker's run is submitted again and kept once; four times lost is an error."""
     plan = sweep_factories.plan(repeat=2, seed=1)
     fake = Fake({2: BrokenExecutor("gone"), 3: BrokenExecutor("gone")}, width=2)
-    sweep = carried_out(plan, fake, Memory())
+    sweep = carried_out(plan, fake, store)
     assert len(fake.turns) == 8
     assert [run.turn for run in sweep.runs] == plan.turns()
     with pytest.raises(HostError, match="lost its worker 4 times"):
-        carried_out(plan, Fake({n: BrokenExecutor("gone") for n in range(1, 9)}), Memory())
+        carried_out(plan, Fake({n: BrokenExecutor("gone") for n in range(1, 9)}), store)
 
 
-def test_until() -> None:
+def test_until(store: Store) -> None:
     """Equal runs are narrow enough once the interval can be told; with no width to reach it ends at the most."""
     plan = sweep_factories.plan(repeat=1, until=0.02, most_repeats=8)
-    done = carried_out(plan, Fake(), Memory())
+    done = carried_out(plan, Fake(), store)
     assert 3 < len(done.runs) < 8 * 3
 
 
-def test_first_failure() -> None:
+def test_first_failure(store: Store) -> None:
     """Of the very first run a failure by itself is raised with its result; a later one is a row."""
 
     class Failing(Fake):
@@ -105,9 +110,9 @@ def test_first_failure() -> None:
 
     plan = sweep_factories.plan(repeat=2)
     with pytest.raises(CommandError) as caught:
-        carried_out(plan, Failing(), Memory())
+        carried_out(plan, Failing(), store)
     assert caught.value.exit_code == 3
-    assert len(carried_out(plan, Failing(width=2), Memory()).runs) == 6
+    assert len(carried_out(plan, Failing(width=2), store).runs) == 6
 
 
 def test_cores_and_slots(tmp_path: Path) -> None:
