@@ -263,11 +263,11 @@ def _judge(found: list[dict[str, Any]], base: int, *, is_time: bool) -> None:
     tests = sum(not math.isnan(p) for p in corrected)
     for i, (entry, p) in enumerate(zip(found, corrected, strict=True)):
         entry["p"] = p
-        if i == base:
-            entry["verdict"] = statistics.BASELINE
-            continue
         if not entry["n"]:
             entry["verdict"] = "all runs failed" if entry["failed"] else "no runs"
+            continue
+        if i == base:
+            entry["verdict"] = statistics.BASELINE
             continue
         pairs: list[Pair] = entry["pairs"]
         within, none_at = (entry["relative_low"], entry["relative_high"]), 1.0
