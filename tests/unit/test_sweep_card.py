@@ -80,7 +80,7 @@ def test_the_text() -> None:
     ]
     assert [cell.strip() for cell in first if cell][0:3] == ["20 %", "5", "5 s"]
     assert "slower +406 %" in first[-1]
-    assert last[-1] == "baseline"
+    assert last[-1].strip() == "baseline"
 
 
 def test_several_factors_have_a_row_each_point_and_a_line_each_comparison() -> None:
