@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,15 @@ def new_axes(ratios: Sequence[float]) -> list[Axes]:
         len(ratios), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": ratios}
     )
     return list(grid[:, 0])
+
+
+def png(draw: Callable[[Axes], object], *, size: tuple[float, float] = (8, 4.2)) -> bytes:
+    """Draw on Axes of a figure that no front end knows of, and give it as a PNG."""
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.subplots())
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
 
 
 def shown_inline() -> bool:

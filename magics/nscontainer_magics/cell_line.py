@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nscontainer import options
+from nscontainer import options, sweep_options
 from nscontainer.errors import SpecError
 from nscontainer.limits import LASTING
 from nscontainer.values.inputs import check_name
@@ -22,12 +22,16 @@ Run this cell in a fresh container, held to the limits given; or, given the NAME
 
 The cell is Python, as in the notebook itself: the same interpreter and packages, the notebook's
 working directory; what it writes stays in the container. With --sh, or with #! and a program in its
-first line, it is a script of that language."""
+first line, it is a script of that language.
+
+A list in any limit (--cpu 10%,20%,50%), or a sweep option, makes it a sweep: each combination runs in a
+container of its own, --repeat times, and -o has them all."""
 
 _EPILOG: Final = """\
 Examples:
   %%container --cpu 20% --memory 256M -o r       then r.usage, r.totals, r.plot()
   %%container --sh --pids-limit 20
+  %%container --cpu 10%,20%,50%,100% --repeat 5 -o s       then s.summary, s.compare("cpu"), s.plot()
   %%container lab -o r                           in the session lab: %container create lab
   %%container -v ./data:/data:ro --timeout 1m -e SEED=1
   %%container -i x,df --out total,top=df.nlargest(3,'y')      variables in, values out
@@ -55,6 +59,10 @@ class CellLine:
     bg: bool = False
     raise_error: bool = True
     help: bool = False
+    sweep: Mapping[str, Any] | None = None
+    """Keyword arguments of :func:`nscontainer.sweeps.prepare` where the line makes it a sweep."""
+    fresh: bool = False
+    """Begin the sweep anew, where one that was stopped could be gone on with."""
 
 
 @functools.cache
@@ -105,6 +113,7 @@ def parser() -> options.Parser:
         help="run it in the background, with a dashboard; -o has it at once",
     )
     options.add_to(made, magic=True)
+    sweep_options.add_to(made, magic=True)
     made.add_argument("-h", "--help", action="store_true", help="show this")
     return made
 
@@ -153,18 +162,25 @@ def parse(line: str, fill: Callable[[argparse.Namespace], None] | None = None) -
         check_name(given.output, "-o r")
     if given.capture is not None:
         check_name(given.capture, "--capture out")
+    is_sweep = sweep_options.is_sweep(given)
     if given.session is not None:
+        if is_sweep:
+            message = f"a sweep runs in containers of its own, not in session {given.session!r}"
+            raise SpecError(message, hint="leave the name of the session out")
         _refuse_options(given)
     elif fill is not None:
         fill(given)
     inputs = variables.parse_inputs(given.inputs or ())
     out = variables.parse_out(given.out or ())
     _check_together(given, inputs, out)
+    if is_sweep:
+        _refuse_of_one_run(given)
+    build = options.to_build_kwargs(given, environ=os.environ)
     return CellLine(
         inputs=inputs,
         out=out,
         trust=given.trust,
-        build=options.to_build_kwargs(given, environ=os.environ),
+        build=build,
         session=given.session,
         name=given.name,
         output=given.output,
@@ -173,7 +189,22 @@ def parse(line: str, fill: Callable[[argparse.Namespace], None] | None = None) -
         quiet=given.quiet,
         bg=given.bg,
         raise_error=given.raise_error,
+        sweep=sweep_options.to_sweep_kwargs(given, build) if is_sweep else None,
+        fresh=is_sweep and given.fresh,
     )
+
+
+def _refuse_of_one_run(given: argparse.Namespace) -> None:
+    """Refuse, of a sweep, what is about one run."""
+    for flag, value, hint in (
+        ("--out", given.out, "report(NAME=…) in the cell makes a column of s.summary"),
+        ("--capture", given.capture, "-o s, then s.results[0].stdout"),
+        ("--bg", given.bg, "it is waited for; ■ stops it, and the cell goes on from there"),
+        ("--name", given.name, "each run's container has a name of its own"),
+    ):
+        if value:
+            message = f"{flag} is for one run, and this is a sweep of several"
+            raise SpecError(message, hint=hint)
 
 
 def _refuse_options(given: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from nscontainer.cli import image_options, network_options
 from nscontainer.errors import CommandError, NsContainerError, SpecError
 from nscontainer_magics import (
     defaults,
+    history_command,
     image_commands,
     image_transfer,
     network_commands,
@@ -90,7 +91,7 @@ _ELSEWHERE: Final = {
 def help_text() -> str:
     """Give the help, as ``%container?`` shows it."""
     rows = [(f"{name} {c.usage}".rstrip(), c.summary) for name, c in COMMANDS.items()]
-    rows.append(("last", "the result of the newest %%container cell"))
+    rows.append(("last", "the result, or the sweep, of the newest %%container cell"))
     rows.append((f"plot {plot_command.USAGE}", plot_command.SUMMARY))
     width = max(len(left) for left, _ in rows)
     lines = [f"  {left:<{width}}  {right}" for left, right in rows]
@@ -402,6 +403,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "networks, for containers to reach each other by name",
     ),
     **{name: _about_images(name) for name in image_options.COMMANDS},
+    "history": Command(history_command.history, history_command.USAGE, history_command.SUMMARY),
     "defaults": Command(
         defaults.command,
         "[--cpu 50% …] [--reset]",

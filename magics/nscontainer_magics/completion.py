@@ -13,7 +13,15 @@ from IPython.core.getipython import get_ipython
 
 from nscontainer import options
 from nscontainer.cli import create, network_options
-from nscontainer_magics import cell_line, commands, defaults, image_cell, plot_command, variables
+from nscontainer_magics import (
+    cell_line,
+    commands,
+    defaults,
+    history_command,
+    image_cell,
+    plot_command,
+    variables,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -94,13 +102,18 @@ def _sub_command(words: list[str]) -> Iterable[str]:
     command = commands.COMMANDS.get(words[0])
     if words[0] == "plot":
         if words[-2] in ("-k", "--kind"):
-            return plot_command.KINDS
+            return {*plot_command.KINDS, *plot_command.SWEEP_KINDS}
         shell: Any = get_ipython()
-        return [*plot_command.names(shell.user_ns), "--kind"]
+        kinds = plot_command.SWEEP_KINDS if len(words) > 2 else ()
+        return [*plot_command.names(shell.user_ns), *kinds, "--kind", "--by", "--metric"]
     if command is None:
         return ()
     if words[0] == "defaults":
         return _flags(words, _flags_of(defaults.parser()))
+    if words[0] == "history":
+        with contextlib.suppress(Exception):
+            return [*history_command.ids(), *(["rm"] if len(words) == 2 else [])]
+        return ()
     if words[0] == "network":
         return _network(words[1:])
     if words[0] in ("update", "create") and (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nscontainer.errors import CommandError, NsContainerError, one_line
 
 if TYPE_CHECKING:
+    from nscontainer.experiment.sweep import Sweep
     from nscontainer.measure.result import RunResult
 
 Error = TypeVar("Error", bound=NsContainerError)
@@ -26,13 +27,35 @@ class ContainerFailed(CommandError):  # noqa: N818  # it reads as what happened
     """
 
     def __init__(
-        self, result: RunResult, *, over: str | None = None, hint: str | None = None
+        self,
+        result: RunResult,
+        *,
+        over: str | None = None,
+        hint: str | None = None,
+        more: str = "",
     ) -> None:
-        super().__init__(_how(result, over), exit_code=result.exit_code, hint=hint)
+        super().__init__(_how(result, over) + more, exit_code=result.exit_code, hint=hint)
         self.result = result
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {one_line(self)}"]
+
+
+class SweepStopped(KeyboardInterrupt):
+    """The person at the notebook interrupted a sweep.
+
+    Attributes
+    ----------
+    sweep
+        The :class:`~nscontainer.Sweep`, as far as it has come.
+    """
+
+    def __init__(self, sweep: Sweep, text: str) -> None:
+        super().__init__(text)
+        self.sweep = sweep
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"KeyboardInterrupt: {self}"]
 
 
 class Interrupted(KeyboardInterrupt):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from IPython.core.magic import cell_magic, line_magic, magics_class
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.errors import TransferError
+    from nscontainer.experiment.sweep import Sweep
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
@@ -44,7 +46,7 @@ def _documented(text: str) -> Callable[[Function], Function]:
 class ContainerMagics(Settings):
     """Run cells in containers."""
 
-    last: RunResult | None = None
+    last: RunResult | Sweep | None = None
     """The result of the newest cell."""
 
     @property
@@ -64,6 +66,9 @@ class ContainerMagics(Settings):
             if not cell.strip():
                 message = "the cell is empty"
                 raise SpecError(message, hint="write code below the %%container line")
+            if asked.sweep is not None:
+                self._sweep(asked, cell)
+                return
             held = None if asked.session is None else session_commands.find(asked.session)
             if asked.bg:
                 self._begin(asked, cell, held)
@@ -72,6 +77,19 @@ class ContainerMagics(Settings):
             result, refusal = run.run()
         self._keep(result, asked)
         self._finish(run, result, refusal, asked)
+
+    def _sweep(self, asked: CellLine, cell: str) -> None:
+        """Let the cell run as often as its line asks."""
+        from nscontainer_magics.sweeping import SweepCell
+
+        run = SweepCell(self, asked, cell)
+        sweep, error = run.run()
+        self.last = sweep
+        if asked.output:
+            self._ip.user_ns[asked.output] = sweep
+        run.end(sweep)  # this takes a while, and may be interrupted
+        if error is not None:
+            _raise(error, asked)
 
     def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
         """Let the cell run in the background, with its dashboard where one can be shown."""
@@ -132,7 +150,7 @@ class ContainerMagics(Settings):
             finally:
                 comms.look()  # it may have ended a session
 
-    def _last(self, words: list[str]) -> RunResult:
+    def _last(self, words: list[str]) -> RunResult | Sweep:
         if len(words) > 1:
             message = f"{words[1]!r} is one argument too many"
             raise SpecError(message, hint="%container last")
@@ -166,10 +184,15 @@ class ContainerMagics(Settings):
         else:
             hint = variables.missing(result, self._ip.user_ns)
             error = ContainerFailed(result, over=over, hint=hint)
-        if asked.raise_error:
-            raise error from None
-        for line in error._render_traceback_():
-            print(line, file=run.stderr)
+        _raise(error, asked, run.stderr)
+
+
+def _raise(error: Any, asked: CellLine, stderr: TextIO | None = None) -> None:
+    """Have the cell fail; with ``--no-raise-error`` only say with what."""
+    if asked.raise_error:
+        raise error from None
+    for line in error._render_traceback_():
+        print(line, file=stderr or sys.stderr)
 
 
 @contextlib.contextmanager
