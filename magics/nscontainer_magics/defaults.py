@@ -20,6 +20,7 @@ from traitlets import Bool, TraitType
 
 from nscontainer import options, spec, units
 from nscontainer.errors import SpecError, one_line
+from nscontainer.experiment import levels
 from nscontainer.options import Option
 
 _NOT_FOR_SESSIONS: Final = frozenset({"timeout", "cpu_time", "init"})
@@ -194,6 +195,9 @@ def _line_parser() -> options.Parser:
 def _check(option: Option, text: str) -> None:
     """Refuse what a line would refuse."""
     flag = option.flag
+    if levels.is_list(option.dest, text):
+        message = f"{flag} {text!r} is a list, and a default is one value"
+        raise SpecError(message, hint="a list on a cell's own line makes it a sweep")
     try:
         words = shlex.split(text) if option.action == "append" else [text]
     except ValueError as error:

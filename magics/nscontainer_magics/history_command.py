@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
@@ -24,9 +25,7 @@ def history(words: list[str]) -> DataFrame | Sweep | None:
     SpecError, NotFoundError
         An id is missing or unknown.
     """
-    from nscontainer import history as kept
-    from nscontainer.experiment.store import Store
-
+    store = import_module("nscontainer.experiment.store").Store()
     parser = options.Parser(prog="%container history", add_help=False)
     parser.add_argument("words", metavar="ID", nargs="*")
     given: Any = parser.parse_args(words)
@@ -35,18 +34,19 @@ def history(words: list[str]) -> DataFrame | Sweep | None:
             message = "history rm needs the id of a sweep"
             raise SpecError(message, hint="%container history shows them")
         for name in given.words[1:]:
-            Store().delete(name)
+            store.delete(name)
         return None
     if len(given.words) > 1:
         message = f"{given.words[1]!r} is one argument too many"
         raise SpecError(message, hint="%container history ID gives one sweep")
     if given.words:
-        return Store().load(given.words[0])
-    return kept.table()
+        sweep: Sweep = store.load(given.words[0])
+        return sweep
+    table: DataFrame = import_module("nscontainer.history").table()
+    return table
 
 
 def ids() -> list[str]:
     """List the ids, for Tab."""
-    from nscontainer.experiment.store import Store
-
-    return [str(row["id"]) for row in Store().list()]
+    store = import_module("nscontainer.experiment.store").Store()
+    return [str(row["id"]) for row in store.list()]

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.experiment.plan import Plan, Point
-    from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Run, Sweep
 
+Progress = Any
+"""As :mod:`nscontainer.experiment.progress` has it."""
 _EVERY_S: Final = 0.5
 _MOST_ROWS: Final = 12
 
@@ -77,9 +78,11 @@ def doing(now: Progress) -> str:
 def value(run: Run, metric: str) -> float | None:
     """Give a run's figure of the plan's metric, where it has one."""
     result = run.result
-    found = result.reported.get(metric) if metric in result.reported else getattr(result, metric, 0)
-    plain = isinstance(found, (int, float)) and not isinstance(found, bool)
-    return float(found) if plain and result.ok else None  # type: ignore[arg-type]
+    reported = getattr(result, "reported", None) or {}
+    found = reported[metric] if metric in reported else getattr(result, metric, None)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not result.ok:
+        return None
+    return float(found)
 
 
 def rows(sweep: Sweep) -> list[Row]:
@@ -166,11 +169,17 @@ class Board:
         self._publish({"text/html": drawn(now, so_far, plan.metric), "text/plain": said})
 
     def make_way(self) -> None:
-        """It stands by itself: what is printed comes below."""
+        """Stay: what is printed comes below."""
 
     def end(self, card: dict[str, str]) -> None:
         """Put the card in its place."""
         self._publish(card)
+
+    def leave(self, text: str) -> None:
+        """Put a line in its place, where there is no card: a bar would look as if it still ran."""
+        if self._id is not None:
+            line = f'<pre style="margin:0;padding:0">{html.escape(text)}</pre>'
+            self._publish({"text/plain": text, "text/html": line})
 
     def _publish(self, data: dict[str, str]) -> None:
         update = self._id is not None
@@ -203,6 +212,11 @@ class Line:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._drawn = False
+
+    def leave(self, text: str) -> None:
+        """Rub it out: the error that comes says it."""
+        del text
+        self.make_way()
 
     def end(self, card: dict[str, str]) -> None:
         """Print the card where it was."""

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import CommandError, SpecError
@@ -22,12 +23,13 @@ from nscontainer_magics.live import shows_html
 from nscontainer_magics.sweep_view import Shown, board_for, card_of
 
 if TYPE_CHECKING:
-    from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Run, Sweep
     from nscontainer.measure.result import RunResult
     from nscontainer_magics.cell_line import CellLine
     from nscontainer_magics.defaults import Settings
 
+Progress = Any
+"""As :mod:`nscontainer.experiment.progress` has it."""
 _BY_CPU: Final = frozenset({"cpu", "cpu_quota"})
 
 
@@ -63,12 +65,11 @@ class SweepCell:
         self._failure_shown = False
 
     def _prepare(self, cell: str) -> Any:
-        from nscontainer import sweeps
-
+        sweeps = import_module("nscontainer.sweeps")
         how = dict(self.asked.sweep or {})
         program = ("/bin/sh",) if self.asked.sh else script.interpreter(cell)
         if program is None:
-            _refuse_unset(cell, {*how.get("params", None) or {}, *self._inputs})
+            _refuse_unset(cell, {*(how.get("params") or ()), *self._inputs})
             work = Work(kind="cell", code=cell, name=_named(self._inputs))
         else:
             if self._inputs:
@@ -90,30 +91,35 @@ class SweepCell:
         NsContainerError
             The engine's, as of a single run.
         """
-        sweep: Sweep | None
+        sweep: Any
         error: BaseException | None = None
         try:
             sweep = self._run()
         except KeyboardInterrupt as interrupt:
             sweep = getattr(interrupt, "sweep", None)
             if sweep is None:
+                self._leave("stopped before it began")
                 raise
             error = SweepStopped(sweep, self._stopped(sweep))
         except CommandError as failed:
-            sweep, result = getattr(failed, "sweep", None), getattr(failed, "result", None)
-            if sweep is None or result is None:
-                raise
-            self._show_output(result, errors_too=not self._failure_shown)
+            sweep, result = failed.sweep, failed.result  # type: ignore[attr-defined]
+            if not self._failure_shown:  # it may be among the runs
+                self._show_output(result)
             error = self._failed(result)
-        finally:
-            if self._view is not None:
-                self._view.board.make_way()
+        except BaseException:
+            self._leave("no run has ended")
+            raise
+        if not sweep.runs:
+            self._leave("no run was kept")
         return sweep, error
+
+    def _leave(self, text: str) -> None:
+        if self._view is not None:
+            self._view.board.leave(text)
 
     def _run(self) -> Sweep:
         """Let it run: the one place where that is done."""
-        from nscontainer import sweeps
-
+        sweeps = import_module("nscontainer.sweeps")
         sweep: Sweep = sweeps.run_plan(
             self.plan,
             resume=not self._fresh,
@@ -135,11 +141,11 @@ class SweepCell:
             self._seen = set()
             if now.done and not self.asked.quiet and now.sweep.recorded is None:
                 print(f"going on after {now.done} of {plural(now.total, 'run')}")
+        if self._view is not None:
+            self._view(now)
         for run in now.sweep.runs:
             if run.turn.number not in self._seen:
                 self._ended(run)
-        if self._view is not None:
-            self._view(now)
 
     def _ended(self, run: Run) -> None:
         """Show what the first run said, and of the first that failed the error."""
@@ -149,16 +155,14 @@ class SweepCell:
         if first or not (self._failure_shown or run.result.ok):
             self._show_output(run.result, whole=first)
 
-    def _show_output(
-        self, result: RunResult, *, whole: bool = True, errors_too: bool = True
-    ) -> None:
+    def _show_output(self, result: RunResult, *, whole: bool = True) -> None:
+        """Show all that a run said, or only its error."""
         shown = Display(self._shell, self._most, answers=False)
         shown.before_write = None if self._view is None else self._view.board.make_way
         for output in result.outputs:
             kind = str(output.get("output_type"))
-            if (whole and kind != "error") or (errors_too and kind == "error"):
+            if whole or kind == "error":
                 shown.message({"msg_type": kind, "content": dict(output)})
-            self._failure_shown |= kind == "error"
         if whole:
             shown.stdout(result.stdout_bytes)
         if whole or not result.outputs:  # a script's errors are there
