@@ -65,7 +65,7 @@ def words(now: Progress) -> str:
 def doing(now: Progress) -> str:
     """Say what it does at the moment: the levels of the run, or what it waits for."""
     if now.what:
-        return now.what
+        return str(now.what)
     if now.point is None:
         return ""
     warming = "warming up: " if now.turn is not None and now.turn.warmup else ""

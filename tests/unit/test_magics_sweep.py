@@ -197,7 +197,7 @@ def shell(
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSweeps:
     """The façade's edge, faked."""
     one = FakeSweeps()
-    monkeypatch.setitem(sys.modules, "nscontainer.sweeps", one)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "nscontainer.sweeps", one)
     return one
 
 
@@ -268,6 +268,7 @@ def test_the_first_run_fails(shell: InteractiveShell, fake: FakeSweeps):
         error: Any = errors.CommandError("exit code 3", exit_code=3)
         error.sweep = sweep
         error.result = made.result({}, 1.0, exit_code=3)
+        assert isinstance(error, BaseException)
         return error
 
     fake.fail = failing
@@ -299,8 +300,8 @@ def test_output_of_the_first_and_of_a_failing_run(shell: InteractiveShell, fake:
         runs = []
         for run_ in whole.runs:
             number = run_.turn.number
-            said = [*outputs.get(number, []), *([broken] if number in (2, 3) else [])]
-            result = dataclasses.replace(run_.result, outputs=said)
+            said: Any = [*outputs.get(number, []), *([broken] if number in (2, 3) else [])]
+            result = dataclasses.replace(run_.result, outputs=tuple(said))
             record = {**result.record, "exit_code": 1 if number in (2, 3) else 0}
             result = dataclasses.replace(result, record=record)
             read = lambda result=result: result  # noqa: E731
@@ -308,7 +309,7 @@ def test_output_of_the_first_and_of_a_failing_run(shell: InteractiveShell, fake:
             how["on_progress"](progress(dataclasses.replace(whole, runs=tuple(runs))))
         return dataclasses.replace(whole, runs=tuple(runs))
 
-    fake.run_plan = run_plan  # type: ignore[method-assign]
+    fake.run_plan = run_plan  # type: ignore[assignment,method-assign]
     result, out, _, _ = run(shell, "%%container --cpu 20%,50% -q\n1")
     assert result.success
     assert out.splitlines() == ["first", "E: v"]
@@ -375,6 +376,7 @@ def test_defaults_take_no_lists(shell: InteractiveShell, caplog: pytest.LogCaptu
     assert "--cpu '10%,20%' is a list, and a default is one value" in out
     run(shell, "%config ContainerMagics.memory = '64M,128M'")
     assert "--memory '64M,128M' is a list" in caplog.text
+    del shell.config["ContainerMagics"]
     assert run(shell, "%container defaults --cpuset-cpus 0,1")[0].success
     shell.run_line_magic("container", "defaults --reset")
 
@@ -388,8 +390,8 @@ def test_the_history(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     table = SimpleNamespace(table=lambda: "the table")
     monkeypatch.setitem(
         sys.modules, "nscontainer.experiment.store", SimpleNamespace(Store=lambda: store)
-    )  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "nscontainer.history", table)  # type: ignore[arg-type]
+    )
+    monkeypatch.setitem(sys.modules, "nscontainer.history", table)
     assert shell.run_line_magic("container", "history") == "the table"
     assert shell.run_line_magic("container", "history 3f2a") == "the sweep 3f2a"
     shell.run_line_magic("container", "history rm 3f2a")
