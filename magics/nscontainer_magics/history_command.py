@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,15 +11,13 @@ from nscontainer import options
 from nscontainer.errors import SpecError
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from nscontainer.experiment.plan import Plan
 
-    from nscontainer.experiment.sweep import Sweep
-
-USAGE: Final = "[ID], or history rm ID…"
-SUMMARY: Final = "the sweeps that are kept, as a DataFrame; or one of them, to use again"
+USAGE: Final = "[ID | rm ID…]"
+SUMMARY: Final = "the sweeps that are kept, as a DataFrame; or one"
 
 
-def history(words: list[str]) -> DataFrame | Sweep | None:
+def history(words: list[str]) -> Any:
     """List the sweeps, give one, or forget some.
 
     Raises
@@ -40,13 +40,31 @@ def history(words: list[str]) -> DataFrame | Sweep | None:
         message = f"{given.words[1]!r} is one argument too many"
         raise SpecError(message, hint="%container history ID gives one sweep")
     if given.words:
-        sweep: Sweep = store.load(given.words[0])
-        return sweep
-    table: DataFrame = import_module("nscontainer.history").table()
-    return table
+        return store.load(given.words[0])
+    return import_module("pandas").DataFrame([_row(row) for row in store.list()], columns=_COLUMNS)
+
+
+_COLUMNS: Final = ["id", "created", "status", "what", "varied", "runs", "host"]
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    plan: Plan = row["plan"]
+    work = plan.work
+    text = work.name or work.code or " ".join(work.command or ())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {
+        "id": row["id"],
+        "created": datetime.fromtimestamp(row["created_unix"], tz=UTC).replace(microsecond=0),
+        "status": row["status"],
+        "what": (lines or [""])[0][:60],
+        "varied": " × ".join(f"{f.name} ({len(f.levels)})" for f in plan.factors),
+        "runs": row["runs"],
+        "host": row["host"],
+    }
 
 
 def ids() -> list[str]:
     """List the ids, for Tab."""
-    store = import_module("nscontainer.experiment.store").Store()
-    return [str(row["id"]) for row in store.list()]
+    from nscontainer.experiment.store import Store
+
+    return [str(row["id"]) for row in Store().list()]

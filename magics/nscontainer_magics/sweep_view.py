@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nscontainer.experiment.plan import Plan, Point
+    from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Run, Sweep
 
-Progress = Any
-"""As :mod:`nscontainer.experiment.progress` has it."""
 _EVERY_S: Final = 0.5
 _MOST_ROWS: Final = 12
 
@@ -65,7 +64,7 @@ def words(now: Progress) -> str:
 def doing(now: Progress) -> str:
     """Say what it does at the moment: the levels of the run, or what it waits for."""
     if now.what:
-        return str(now.what)
+        return now.what
     if now.point is None:
         return ""
     warming = "warming up: " if now.turn is not None and now.turn.warmup else ""
@@ -78,7 +77,7 @@ def doing(now: Progress) -> str:
 def value(run: Run, metric: str) -> float | None:
     """Give a run's figure of the plan's metric, where it has one."""
     result = run.result
-    reported = getattr(result, "reported", None) or {}
+    reported = result.reported
     found = reported[metric] if metric in reported else getattr(result, metric, None)
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not result.ok:
         return None

@@ -9,27 +9,27 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from nscontainer import recordings
 from nscontainer.errors import CommandError, SpecError
 from nscontainer.experiment.plan import Work
 from nscontainer.measure.text import plural
 from nscontainer.values import inputs
 from nscontainer_magics import script, variables
-from nscontainer_magics.display import Display
+from nscontainer_magics.display import Display, marked, publish, replies
 from nscontainer_magics.failure import ContainerFailed, SweepStopped
 from nscontainer_magics.live import shows_html
 from nscontainer_magics.sweep_view import Shown, board_for, card_of
 
 if TYPE_CHECKING:
+    from nscontainer.experiment.plan import Plan
+    from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Run, Sweep
     from nscontainer.measure.result import RunResult
     from nscontainer_magics.cell_line import CellLine
     from nscontainer_magics.defaults import Settings
 
-Progress = Any
-"""As :mod:`nscontainer.experiment.progress` has it."""
 _BY_CPU: Final = frozenset({"cpu", "cpu_quota"})
 
 
@@ -64,8 +64,9 @@ class SweepCell:
         self._seen: set[int] | None = None
         self._failure_shown = False
 
-    def _prepare(self, cell: str) -> Any:
-        sweeps = import_module("nscontainer.sweeps")
+    def _prepare(self, cell: str) -> Plan:
+        from nscontainer import sweeps
+
         how = dict(self.asked.sweep or {})
         program = ("/bin/sh",) if self.asked.sh else script.interpreter(cell)
         if program is None:
@@ -119,8 +120,9 @@ class SweepCell:
 
     def _run(self) -> Sweep:
         """Let it run: the one place where that is done."""
-        sweeps = import_module("nscontainer.sweeps")
-        sweep: Sweep = sweeps.run_plan(
+        from nscontainer import sweeps
+
+        sweep = sweeps.run_plan(
             self.plan,
             resume=not self._fresh,
             check=self.asked.raise_error,
@@ -133,13 +135,17 @@ class SweepCell:
                 "width": shutil.get_terminal_size().columns,
             },
         )
+        if sweep.recorded is not None:
+            told = recordings.line(sweep.recorded)
+            shown = {"text/plain": told, "text/html": marked(told)}
+            publish(self._shell.display_pub, shown, metadata={})
         return sweep
 
     def _progress(self, now: Progress) -> None:
         self._total = now.total
         if self._seen is None:
             self._seen = set()
-            if now.done and not self.asked.quiet and now.sweep.recorded is None:
+            if now.done and not self.asked.quiet:
                 print(f"going on after {now.done} of {plural(now.total, 'run')}")
         if self._view is not None:
             self._view(now)
@@ -159,10 +165,9 @@ class SweepCell:
         """Show all that a run said, or only its error."""
         shown = Display(self._shell, self._most, answers=False)
         shown.before_write = None if self._view is None else self._view.board.make_way
-        for output in result.outputs:
-            kind = str(output.get("output_type"))
-            if whole or kind == "error":
-                shown.message({"msg_type": kind, "content": dict(output)})
+        for message in replies(result.outputs):
+            if whole or message["msg_type"] == "error":
+                shown.message(message)
         if whole:
             shown.stdout(result.stdout_bytes)
         if whole or not result.outputs:  # a script's errors are there

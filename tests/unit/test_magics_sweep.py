@@ -6,18 +6,19 @@ The façade's edge is a fake ``sweeps`` whose runs are made up; the container's 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from IPython.core.completer import CompletionContext
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
-from nscontainer import errors
-from nscontainer.experiment.plan import Factor, Plan, Work
+from nscontainer import errors, sweeps
+from nscontainer.experiment.plan import Plan, Work
+from nscontainer.experiment.progress import Progress
+from nscontainer.experiment.store import Store
 from nscontainer.experiment.sweep import Sweep
 from nscontainer_magics import cell_line, completion, failure, history_command, sweep_view, sweeping
 from nscontainer_magics.magics import ContainerMagics
@@ -102,8 +103,8 @@ def test_a_parameter_that_is_none_is_refused(cell: str):
 # --- the façade, faked -------------------------------------------------------------------------
 
 
-def progress(sweep: Sweep, **changes: Any) -> SimpleNamespace:
-    """As :class:`nscontainer.experiment.progress.Progress`."""
+def progress(sweep: Sweep, **changes: Any) -> Progress:
+    """Say how far a sweep is."""
     turns = sweep.plan.turns()
     done = len(sweep.runs)
     turn = turns[done] if done < len(turns) else None
@@ -118,7 +119,7 @@ def progress(sweep: Sweep, **changes: Any) -> SimpleNamespace:
         "sweep": sweep,
         "what": "",
     }
-    return SimpleNamespace(**(values | changes))
+    return Progress(**(values | changes))
 
 
 def part(whole: Sweep, done: int, status: Any = "running") -> Sweep:
@@ -137,21 +138,9 @@ class FakeSweeps:
         self.fail: Callable[[Sweep], BaseException] | None = None
         self.change: Callable[..., Any] = lambda _turn: {}
 
-    def prepare(self, work: Work, **how: Any) -> Plan:
-        """As :func:`nscontainer.sweeps.prepare`."""
-        params = how.pop("params", {})
-        factors = [
-            Factor(name=name, levels=value)
-            for name, value in how.items()
-            if isinstance(value, tuple)
-        ]
-        factors += [Factor(name=name, levels=value, free=True) for name, value in params.items()]
-        plan = Plan(work=work, factors=tuple(factors), repeat=how.get("repeat", 1))
-        self.plans.append(plan)
-        return plan
-
-    def run_plan(self, plan: Plan, **how: Any) -> Sweep:
+    def __call__(self, plan: Plan, **how: Any) -> Sweep:
         """As :func:`nscontainer.sweeps.run_plan`."""
+        self.plans.append(plan)
         self.calls.append(how)
         whole = made.sweep(of_plan=plan, change=self.change, wall=lambda _levels: 1.0)
         if self.fail is not None:
@@ -197,7 +186,7 @@ def shell(
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSweeps:
     """The façade's edge, faked."""
     one = FakeSweeps()
-    monkeypatch.setitem(sys.modules, "nscontainer.sweeps", one)
+    monkeypatch.setattr(sweeps, "run_plan", one)
     return one
 
 
@@ -287,7 +276,9 @@ def test_quiet_shows_only_output(shell: InteractiveShell, fake: FakeSweeps):
     assert (out, shown) == ("", [])
 
 
-def test_output_of_the_first_and_of_a_failing_run(shell: InteractiveShell, fake: FakeSweeps):
+def test_output_of_the_first_and_of_a_failing_run(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+):
     """What twenty runs say isn't shown twenty times."""
     whole = made.sweep({"cpu": ("20%",)}, wall=lambda _: 1.0)
     outputs = {
@@ -309,7 +300,7 @@ def test_output_of_the_first_and_of_a_failing_run(shell: InteractiveShell, fake:
             how["on_progress"](progress(dataclasses.replace(whole, runs=tuple(runs))))
         return dataclasses.replace(whole, runs=tuple(runs))
 
-    fake.run_plan = run_plan  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(sweeps, "run_plan", run_plan)
     result, out, _, _ = run(shell, "%%container --cpu 20%,50% -q\n1")
     assert result.success
     assert out.splitlines() == ["first", "E: v"]
@@ -384,15 +375,15 @@ def test_defaults_take_no_lists(shell: InteractiveShell, caplog: pytest.LogCaptu
 def test_the_history(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     """All of them as a table, one again, and Tab."""
     removed: list[str] = []
-    store = SimpleNamespace(
-        load=lambda name: f"the sweep {name}", delete=removed.append, list=lambda: [{"id": "3f2a"}]
-    )
-    table = SimpleNamespace(table=lambda: "the table")
-    monkeypatch.setitem(
-        sys.modules, "nscontainer.experiment.store", SimpleNamespace(Store=lambda: store)
-    )
-    monkeypatch.setitem(sys.modules, "nscontainer.history", table)
-    assert shell.run_line_magic("container", "history") == "the table"
+    rows = [
+        {"id": "3f2a", "status": "complete", "created_unix": 1.75e9, "host": "lab-7", "runs": 3}
+        | {"plan": made.plan()}
+    ]
+    monkeypatch.setattr(Store, "list", lambda _: rows)
+    monkeypatch.setattr(Store, "load", lambda _, name: f"the sweep {name}")
+    monkeypatch.setattr(Store, "delete", lambda _, name: removed.append(name))
+    (row,) = shell.run_line_magic("container", "history").to_dict("records")
+    assert (row["id"], row["what"], row["varied"]) == ("3f2a", "total = 0", "cpu (3)")
     assert shell.run_line_magic("container", "history 3f2a") == "the sweep 3f2a"
     shell.run_line_magic("container", "history rm 3f2a")
     assert removed == ["3f2a"]
@@ -400,17 +391,18 @@ def test_the_history(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     assert history_command.ids() == ["3f2a"]
 
 
-def complete(shell: InteractiveShell, line: str) -> list[str]:
+def complete(line: str) -> list[str]:
     """Press Tab at the end."""
-    with capture_output():
-        found = shell.Completer.completions(line, len(line))
-        return [one.text for one in found if one.type == "container"]
+    context = CompletionContext(
+        token=line.rpartition(" ")[2], full_text=line, cursor_position=len(line), cursor_line=0, limit=None
+    )
+    return [one.text for one in completion.matcher(context)["completions"]]
 
 
 def test_tab(shell: InteractiveShell, fake: FakeSweeps):
     """The options of a sweep, the names of sweeps, and their pictures."""
-    assert complete(shell, "%%container --warm") == ["--warmup"]
+    assert complete("%%container --warm") == ["--warmup"]
     run(shell, "%%container --cpu 20%,50% -q -o sweep_one\n1")
-    assert complete(shell, "%container plot sweep_") == ["sweep_one"]
-    assert complete(shell, "%container plot sweep_one thr") == ["throttling"]
-    assert complete(shell, "%container his") == ["history"]
+    assert complete("%container plot sweep_") == ["sweep_one"]
+    assert complete("%container plot sweep_one thr") == ["throttling"]
+    assert complete("%container his") == ["history"]
