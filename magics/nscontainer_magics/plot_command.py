@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from nscontainer.measure.result import RunResult
 
-USAGE: Final = "[--kind net] NAME…, or SWEEP [speed]"
-SUMMARY: Final = "draw results, several on one clock; or a sweep"
+USAGE: Final = "[-k net] NAME…, or SWEEP [speed]"
+SUMMARY: Final = "draw results on one clock, or a sweep"
 KINDS: Final = ("overview", "cpu", "throttling", "memory", "io", "iops", "net", "psi")
 SWEEP_KINDS: Final = ("quota", "speed", "throttling", "memory", "ecdf", "heatmap", "scaling")
 

@@ -394,7 +394,11 @@ def test_the_history(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
 def complete(line: str) -> list[str]:
     """Press Tab at the end."""
     context = CompletionContext(
-        token=line.rpartition(" ")[2], full_text=line, cursor_position=len(line), cursor_line=0, limit=None
+        token=line.rpartition(" ")[2],
+        full_text=line,
+        cursor_position=len(line),
+        cursor_line=0,
+        limit=None,
     )
     return [one.text for one in completion.matcher(context)["completions"]]
 
