@@ -91,7 +91,7 @@ _ELSEWHERE: Final = {
 def help_text() -> str:
     """Give the help, as ``%container?`` shows it."""
     rows = [(f"{name} {c.usage}".rstrip(), c.summary) for name, c in COMMANDS.items()]
-    rows.append(("last", "the result, or the sweep, of the newest %%container cell"))
+    rows.append(("last", "the result or sweep of the newest %%container cell"))
     rows.append((f"plot {plot_command.USAGE}", plot_command.SUMMARY))
     width = max(len(left) for left, _ in rows)
     lines = [f"  {left:<{width}}  {right}" for left, right in rows]

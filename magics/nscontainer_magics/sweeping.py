@@ -111,7 +111,7 @@ class SweepCell:
             self._leave("no run has ended")
             raise
         if not sweep.runs:
-            self._leave("no run was kept")
+            self._leave("no run has ended well")
         return sweep, error
 
     def _leave(self, text: str) -> None:
