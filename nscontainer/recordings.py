@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import HostError
 from nscontainer.experiment.plan import Plan, Work
+from nscontainer.measure import provenance
 
 if TYPE_CHECKING:
     from nscontainer.experiment.sweep import Sweep
-    from nscontainer.measure.provenance import Provenance
     from nscontainer.measure.result import RunResult
 
 RECORD: Final = "NSCONTAINER_RECORD"
@@ -173,7 +173,7 @@ def find_cell(plan: Plan) -> RunResult | None:
     from nscontainer.measure.result import load
 
     result = load(path)
-    return dataclasses.replace(result, recorded=mark(result.provenance))
+    return dataclasses.replace(result, recorded=provenance.recorded(result.provenance))
 
 
 def _found(plan: Plan, *, single: bool) -> Path | None:
@@ -209,13 +209,6 @@ def _refusal(told: str) -> HostError:
     return HostError(
         error.message, hint=told + (f"; to run it: {error.hint}" if error.hint else "")
     )
-
-
-def mark(provenance: Provenance) -> str:
-    """Say where and when a result was recorded: ``recorded on HOST (Linux 6.1.0) on 2026-11-29``."""
-    release = (provenance.linux or "").split(" ")[0]
-    host = (provenance.host or "an unnamed host") + (f" (Linux {release})" if release else "")
-    return f"recorded on {host} on {(provenance.time_utc or 'an unknown day')[:10]}"
 
 
 def line(recorded: str) -> str:

@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nscontainer import api, spec
+from nscontainer import api, recordings, spec
 from nscontainer.engine import state
 from nscontainer.errors import SpecError
 from nscontainer.experiment import cpus, execute, levels, substitute
@@ -458,7 +458,12 @@ def run_plan(
     ----------
     cell
         More arguments for :func:`nscontainer.run_cell`: ``inputs``, ``filename``.
+
+    Where no container can run and ``NSCONTAINER_REPLAY`` names a folder, its recording is what is given.
     """
+    recorded = recordings.find(plan)
+    if recorded is not None:
+        return recorded
     keeping = Store() if store is None else store
     if executor is None:
         api.engine()
@@ -478,7 +483,9 @@ def run_plan(
         )
 
     with _runner(plan, executor, job) as runner:
-        return execute.execute(
+        done = execute.execute(
             plan, runner, keeping, name, check=check, on_progress=on_progress,
             on_result=on_result, begun=begun,
         )  # fmt: skip
+    recordings.keep(done)
+    return done

@@ -122,6 +122,13 @@ class Provenance:
         return "\n".join(f"{what:<{wide}}  {which}" for what, which in rows) or "no provenance"
 
 
+def recorded(on: Provenance) -> str:
+    """Say where and when something was recorded: ``recorded on HOST (Linux 6.1.0) on 2026-11-29``."""
+    release = (on.linux or "").split(" ")[0]
+    host = (on.host or "an unnamed host") + (f" (Linux {release})" if release else "")
+    return f"recorded on {text_of(host)} on {(on.time_utc or 'an unknown day')[:10]}"
+
+
 def collect(record: Mapping[str, Any], code: str | None) -> Provenance:
     """Describe this host as it is now, and the run of this exit record on it."""
     started = record["released_unix"] or record["created_unix"] or time.time()
