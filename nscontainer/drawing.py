@@ -31,14 +31,7 @@ LEGEND: Final[dict[str, Any]] = {
 def new_axes(ratios: Sequence[float]) -> list[Axes]:
     """Make a figure with Axes above one time axis, as high as ``ratios`` says (in inches)."""
     height = 1.2 + sum(ratios) * (1.0 if len(ratios) > 1 else 1.2)
-    options: dict[str, Any] = {"figsize": (8, height), "layout": "constrained"}
-    figure: Figure
-    if shown_inline():
-        import matplotlib.pyplot as plt  # only where a front end shows its figures
-
-        figure = plt.figure(**options)
-    else:
-        figure = Figure(**options)
+    figure = new_figure(8, height)
     grid = figure.subplots(
         len(ratios), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": ratios}
     )
@@ -52,6 +45,16 @@ def png(draw: Callable[[Axes], object], *, size: tuple[float, float] = (8, 4.2))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
     return picture.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure (in inches): pyplot's where it must be to be shown, else one that nothing else knows."""
+    options: dict[str, Any] = {"figsize": (width, height), "layout": "constrained"}
+    if shown_inline():
+        import matplotlib.pyplot as plt  # only where a front end shows its figures
+
+        return plt.figure(**options)
+    return Figure(**options)
 
 
 def shown_inline() -> bool:
