@@ -292,5 +292,6 @@ def figure(result: RunResult, metric: str) -> float | None:
 
 
 def _is_lost(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
+    # ipyparallel hands another process's error on by its name.
+    names = {kind.__name__ for kind in type(error).__mro__} | {getattr(error, "ename", None)}
     return isinstance(error, BrokenExecutor) or bool(names & _LOST)
