@@ -19,6 +19,8 @@ ENGINE_ERROR: Final = 125
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "run a command in a fresh container"),
     "sweep": ("sweep", "run a command at each level of a limit, compare"),
+    "history": ("history", "list the sweeps that are kept; of an IMAGE, what made it"),
+    "rerun": ("history", "run an exported sweep again here, show both side by side"),
     "build": ("build", "build an image from a Dockerfile"),
     "create": ("create", "make a session, for notebook cells to run in one after another"),
     "ps": ("manage", "list containers"),
@@ -49,7 +51,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "commit": ("image_transfer", "make an image of what a container wrote"),
     "diff": ("image_transfer", "list what a container added, changed, deleted"),
     "layers": ("images", "show which layer each file comes from"),
-    "history": ("images", "list an image's layers and what made them"),
     "tag": ("images", "give an image one more name"),
     "rmi": ("images", "remove names, and images that have none left"),
     "prune": ("images", "remove images that nothing needs"),

@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,8 @@ INTERRUPTED: Final = 128 + 2
 _GROUPS: Final[tuple[options.Group, ...]] = (
     "limits", "process", "filesystem", "isolation", "measuring",
 )  # fmt: skip
+_ENDINGS: Final = {"export": (".zip",), "csv": (".csv",), "plot": (".png", ".svg", ".pdf")}
+_NEEDED: Final = {"export": "pyarrow", "csv": "pandas", "plot": "matplotlib"}
 _TAIL_LINES: Final = 20
 """So much of a failed run's standard error is shown."""
 
@@ -93,27 +95,31 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise SpecError(
             "--kind says what --plot draws", hint=f"--plot FILE.png --kind {given.kind}"
         )
-    endings = {"export": (".zip",), "csv": (".csv",), "plot": (".png", ".svg", ".pdf")}
-    for name, known in endings.items():
-        path = getattr(given, name)
-        if path is None:
-            continue
-        if os.path.splitext(path)[1].lower() not in known:
-            message = f"{name} file {path!r} has an ending of another format"
-            raise SpecError(message, hint=f"end it in {' or '.join(known)}")
-        check_writable(path)
-    _check_installed(given)
+    for name in _ENDINGS:
+        check_file(name, getattr(given, name))
     return given, command
 
 
-def _check_installed(given: argparse.Namespace) -> None:
-    """Refuse a file that nothing here can write: in the end, after hours of runs, is too late."""
+def check_file(name: str, path: str | None) -> None:
+    """Refuse a file that can't be written: in the end, after hours of runs, is too late.
+
+    Raises
+    ------
+    SpecError
+        One line.
+    """
+    if path is None:
+        return
     from importlib.util import find_spec
 
-    for name, package in (("export", "pyarrow"), ("plot", "matplotlib")):
-        if getattr(given, name) and find_spec(package) is None:
-            message = f"--{name} needs {package}, which is not installed"
-            raise SpecError(message, hint=f"pip install {package}")
+    if os.path.splitext(path)[1].lower() not in _ENDINGS[name]:
+        message = f"{name} file {path!r} has an ending of another format"
+        raise SpecError(message, hint=f"end it in {' or '.join(_ENDINGS[name])}")
+    check_writable(path)
+    needed = _NEEDED[name]
+    if find_spec(needed) is None:
+        message = f"--{name} needs {needed}, which is not installed"
+        raise SpecError(message, hint=f"pip install {needed}")
 
 
 def _write(done: Sweep, given: argparse.Namespace) -> None:
@@ -123,15 +129,20 @@ def _write(done: Sweep, given: argparse.Namespace) -> None:
         if given.csv:
             done.summary.to_csv(given.csv)
         if given.plot:
-            matplotlib = import_module("matplotlib")
-            matplotlib.use("Agg")
-            axes = done.plot(given.kind or "quota")
-            axes.figure.savefig(given.plot, dpi=150, bbox_inches="tight")
+            picture(lambda: done.plot(given.kind or "quota"), given.plot)
     except OSError as error:
         message = f"file {error.filename!r} can't be written: {error.strerror}"
         raise SpecError(
             message, hint=f"the runs are kept: nscontainer history lists {done.id}"
         ) from None
+
+
+def picture(draw: Callable[[], Any], path: str) -> None:
+    """Draw without a display, and write it."""
+    import_module("matplotlib").use("Agg")
+    axes = draw()
+    figure = axes.figure if hasattr(axes, "figure") else next(iter(axes)).figure
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 # --- while it runs ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from nscontainer import cli
 from nscontainer.cli import sweep as sweep_cli
-from nscontainer.errors import CommandError
+from nscontainer.errors import CommandError, NotFoundError
 from tests.unit import sweep_factories
 
 
@@ -139,3 +140,67 @@ def test_the_table_of_a_comparison() -> None:
     assert "4.8 to 5.2 ×" in lines[1]
     assert lines[1].endswith("slower")
     assert lines[2].count("–") == 2
+
+
+# --- history and rerun -----------------------------------------------------------------------
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    made = types.ModuleType(name)
+    for member, value in members.items():
+        setattr(made, member, value)
+    monkeypatch.setitem(sys.modules, name, made)
+
+
+def test_history_lists_sweeps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row a sweep, the terminal safe from what a command was called."""
+    frame = pd.DataFrame(
+        {"id": ["3f2a"], "created": [pd.Timestamp("2026-01-02 03:04", tz="UTC")],
+         "what": ["echo \x1b[2J"], "points": [3], "host": [None]}
+    )  # fmt: skip
+    module(monkeypatch, "nscontainer.history", table=lambda: frame)
+    assert cli.main(["history"]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "CREATED", "WHAT", "POINTS", "HOST"]
+    assert "2026-01-02 03:04" in row
+    assert "echo \\x1b[2J" in row
+    assert row.endswith("–")
+    assert cli.main(["history", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["id"] == "3f2a"
+
+
+def test_history_removes_sweeps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each that there is; one that isn't is a line, and stops nothing."""
+    deleted = []
+
+    class Store:
+        def delete(self, one: str) -> None:
+            if one == "none":
+                raise NotFoundError("sweep 'none' is not kept")
+            deleted.append(one)
+
+    module(monkeypatch, "nscontainer.experiment.store", Store=Store)
+    assert cli.main(["history", "rm", "none", "3f2a"]) == 1
+    assert deleted == ["3f2a"]
+    assert capsys.readouterr().out == "3f2a\n"
+    assert cli.main(["history", "rm"]) == 125
+
+
+def test_rerun_shows_both(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Both:
+        def __init__(self, file: str) -> None:
+            self.file = file
+
+        def __str__(self) -> str:
+            return f"there and here of {self.file}"
+
+    module(monkeypatch, "nscontainer.reruns", rerun=Both)
+    assert cli.main(["rerun", "x.zip"]) == 0
+    assert capsys.readouterr().out == "there and here of x.zip\n"
+    assert cli.main(["rerun", "-o", str(tmp_path / "x.tar"), "x.zip"]) == 125

@@ -1,0 +1,90 @@
+"""``nscontainer history`` and ``rerun``: the sweeps that are kept, and an exported one run again here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from nscontainer import options
+from nscontainer.cli.engine import explained
+from nscontainer.cli.sweep import INTERRUPTED, check_file, picture
+from nscontainer.cli.text import for_each, shorten, table
+from nscontainer.errors import SpecError
+
+_WIDTH = 40
+
+
+def history_command(argv: Sequence[str]) -> int:
+    """List the sweeps, remove some; with an image's name list what made it, as Docker does."""
+    words = [text for text in argv if not text.startswith("-")]
+    if words[:1] == ["rm"]:
+        return _remove(words[1:])
+    if words:
+        return int(import_module("nscontainer.cli.images").history_command(argv))
+    made = options.Parser(
+        prog="nscontainer history",
+        usage="nscontainer history [--json] | rm ID… | IMAGE",
+        description="List the sweeps that are kept, the newest first; rm removes some. With an "
+        "image's name, list its layers and what made them.",
+    )
+    made.add_argument("--json", action="store_true", help="as JSON")
+    given = made.parse_args(argv)
+    frame = import_module("nscontainer.history").table()
+    if given.json:
+        print(
+            json.dumps(
+                json.loads(frame.reset_index().to_json(orient="records", date_format="iso")),
+                indent=2,
+            )
+        )
+        return 0
+    rows = frame.reset_index() if frame.index.name else frame
+    cells = [[_cell(value) for value in row] for row in rows.itertuples(index=False)]
+    print(table([str(name).upper().replace("_", " ") for name in rows.columns], cells))
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:  # noqa: PLR0124  # NaN and NaT
+        return "–"
+    if hasattr(value, "strftime"):
+        return str(value.strftime("%Y-%m-%d %H:%M"))
+    return shorten(str(value), _WIDTH)
+
+
+def _remove(ids: Sequence[str]) -> int:
+    if not ids:
+        raise SpecError("there is no sweep to remove", hint="nscontainer history rm ID")
+    store = import_module("nscontainer.experiment.store").Store()
+    return for_each(ids, lambda one: (store.delete(one), print(one)))
+
+
+def rerun_command(argv: Sequence[str]) -> int:
+    """Run an exported sweep here, print both side by side and what differs."""
+    made = options.Parser(
+        prog="nscontainer rerun",
+        usage="nscontainer rerun [options] FILE.zip",
+        description="Run an exported sweep (or one that is kept, by its ID) again on this machine, "
+        "and show both side by side, with what differs between the two machines.",
+    )
+    made.add_argument("file", metavar="FILE.zip", help="an exported sweep, or the ID of a kept one")
+    made.add_argument("-o", "--export", metavar="FILE.zip", help="keep the runs of here in a file")
+    made.add_argument("--plot", metavar="FILE.png", help="draw both (also .svg, .pdf)")
+    given = made.parse_args(argv)
+    for name in ("export", "plot"):
+        check_file(name, getattr(given, name))
+    try:
+        with explained():
+            both = import_module("nscontainer.reruns").rerun(given.file)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    if given.export:
+        both.here.export(given.export)
+    if given.plot:
+        picture(lambda: both.plot("speed"), given.plot)
+    print(both)
+    return 0
