@@ -15,12 +15,14 @@ from nscontainer import options, sweep_options
 from nscontainer.cli.engine import explained
 from nscontainer.cli.run import check_writable, is_here
 from nscontainer.cli.text import columns, error_line, printable, shorten, table
-from nscontainer.errors import CommandError, SpecError
+from nscontainer.errors import CommandError, SpecError, one_line
+from nscontainer.experiment import levels
 from nscontainer.units import format_seconds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Sweep
 
 KINDS: Final = ("quota", "speed", "throttling", "memory", "ecdf", "heatmap", "scaling")
@@ -155,7 +157,7 @@ class _Line:
         self._shown = shown
         self._open = False
 
-    def __call__(self, progress: Any) -> None:
+    def __call__(self, progress: Progress | None) -> None:
         """Show how far it is; None clears the line."""
         if not self._shown or (progress is None and not self._open):
             return
@@ -175,13 +177,16 @@ def _progress(*, shown: bool) -> Iterator[_Line]:
         line(None)
 
 
-def progress_text(progress: Any) -> str:
+def progress_text(progress: Progress) -> str:
     """Write how far a sweep is, in one line: ``7 of 20 · 12.3 s · 22.9 s left · cpu 20 %``."""
     parts = [f"{progress.done} of {progress.total}", format_seconds(progress.elapsed_s)]
     if progress.left_s is not None:
         parts.append(f"{format_seconds(progress.left_s)} left")
     if progress.what:
         parts.append(progress.what)
+    elif progress.point is not None:
+        named = (f"{name} {levels.label(name, of)}" for name, of in progress.point.levels.items())
+        parts.append(", ".join(named))
     return " · ".join(parts)
 
 
@@ -213,19 +218,17 @@ def _failed(error: CommandError) -> int:
 def report(done: Sweep, *, quiet: bool = False) -> str:
     """Give the tables of the levels, the warnings and where it is kept."""
     parts = [f"{len(done)} run{'s' * (len(done) != 1)}, kept as {done.id}"]
-    unit = done.summary.attrs.get("units", {}).get(done.plan.metric, "")
-    parts += [
-        compare_table(factor.name, done.plan.metric, unit, done.compare(factor.name))
-        for factor in done.plan.factors
-        if len(factor.levels) > 1
-    ]
-    if len(parts) == 1:  # only repeated
-        values = done.summary[done.plan.metric].dropna()
-        if len(values):
-            low, middle, high = (
-                _value(float(values.quantile(share)), unit) for share in (0, 0.5, 1)
-            )
-            parts.append(f"{done.plan.metric}: median {middle}, from {low} to {high}")
+    metric = done.plan.metric
+    unit = done.summary.attrs["units"].get(metric, "")
+    varied = [factor.name for factor in done.plan.factors if len(factor.levels) > 1]
+    try:
+        parts += [compare_table(name, metric, unit, done.compare(name)) for name in varied]
+        if not varied and metric in done.summary:
+            values = done.summary[metric].dropna()
+            ends = [_value(float(values.quantile(share)), unit) for share in (0, 0.5, 1)]
+            parts.append(f"{metric}: median {ends[1]}, from {ends[0]} to {ends[2]}")
+    except SpecError as error:  # no run has the metric; they are kept nevertheless
+        parts.append(f"nothing to compare: {printable(one_line(error))}")
     if not quiet and done.warnings:
         parts.append("\n".join(f"warning: {printable(w.message)}" for w in done.warnings))
     return "\n\n".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -14,6 +15,7 @@ import pytest
 from nscontainer import cli
 from nscontainer.cli import sweep as sweep_cli
 from nscontainer.errors import CommandError, NotFoundError
+from nscontainer.experiment.progress import Progress
 from tests.unit import sweep_factories
 
 
@@ -116,11 +118,18 @@ def test_a_first_run_that_fails_shows_what_it_said(
 
 
 def test_the_line_of_progress() -> None:
-    progress = types.SimpleNamespace(done=7, total=20, elapsed_s=12.3, left_s=150, what="cpu 20 %")
+    """How far, how long yet, and what runs or is waited for."""
+    done = sweep_factories.sweep(done=7)
+    progress = Progress(
+        done=7, total=15, point=done.plan.points()[0], turn=None, elapsed_s=12.3, left_s=150,
+        running=True, sweep=done,
+    )  # fmt: skip
     text = sweep_cli.progress_text(progress)
-    assert text == "7 of 20 · 12.3 s · 2 min 30 s left · cpu 20 %"
-    progress.left_s, progress.what = None, ""
-    assert sweep_cli.progress_text(progress) == "7 of 20 · 12.3 s"
+    assert text == "7 of 15 · 12.3 s · 2 min 30 s left · cpu 20 %"
+    waiting = dataclasses.replace(progress, left_s=None, what="waiting for another sweep")
+    assert sweep_cli.progress_text(waiting) == "7 of 15 · 12.3 s · waiting for another sweep"
+    begun = dataclasses.replace(progress, left_s=None, point=None)
+    assert sweep_cli.progress_text(begun) == "7 of 15 · 12.3 s"
 
 
 def test_the_table_of_a_comparison() -> None:
@@ -140,6 +149,29 @@ def test_the_table_of_a_comparison() -> None:
     assert "4.8 to 5.2 ×" in lines[1]
     assert lines[1].endswith("slower")
     assert lines[2].count("–") == 2
+
+
+def test_the_report_of_a_sweep() -> None:
+    """How many runs, a table for each thing varied, and the warnings, unless they are not wanted."""
+    text = sweep_cli.report(sweep_factories.sweep())
+    assert text.startswith("15 runs, kept as 3f2a9c41\n\nCPU ")
+    rows = [line for line in text.splitlines() if line.startswith(("20 %", "50 %", "100 %"))]
+    assert len(rows) == 3
+    assert rows[2].endswith("baseline")
+    two = sweep_factories.sweep({"cpu": ("50%", None), "n": (1, 2)})
+    assert "\nN  " in sweep_cli.report(two)
+    assert "no limit" in sweep_cli.report(two)
+
+
+def test_a_report_without_anything_varied() -> None:
+    text = sweep_cli.report(sweep_factories.sweep({}))
+    assert "wall_s: median " in text
+
+
+def test_a_report_without_the_metric() -> None:
+    """No run has reported it: the runs are kept, and it is said."""
+    plan = sweep_factories.plan(metric="items")
+    assert "nothing to compare: " in sweep_cli.report(sweep_factories.sweep(of_plan=plan))
 
 
 # --- history and rerun -----------------------------------------------------------------------
