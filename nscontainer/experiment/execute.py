@@ -110,7 +110,8 @@ def execute(
         runner.stop()
         keeping.end(id, "interrupted")
         if isinstance(error, (KeyboardInterrupt, CommandError, HostError)):
-            error.sweep = work.sweep("interrupted")  # type: ignore[union-attr]
+            # As it is kept: the interrupt may have come just after a run was.
+            error.sweep = keeping.load(id)  # type: ignore[union-attr]
         raise
     keeping.end(id, "complete")
     return keeping.load(id)
@@ -161,7 +162,7 @@ class _Work:
                 if self.runner.width == 1:
                     break
             ended, _ = wait(self._flying, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-            for future in ended:
+            for future in [f for f in self._flying if f in ended]:  # as they began: which is first?
                 turn = self._flying.pop(future)
                 self._land(turn, future, waiting)
             if not ended:
