@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from nscontainer import cli
+from nscontainer.cli import history
 from nscontainer.cli import sweep as sweep_cli
-from nscontainer.errors import CommandError, NotFoundError
+from nscontainer.errors import CommandError, NotFoundError, SpecError
 from nscontainer.experiment.progress import Progress
 from tests.unit import sweep_factories
 
@@ -233,6 +234,7 @@ def test_rerun_shows_both(
             return f"there and here of {self.file}"
 
     module(monkeypatch, "nscontainer.reruns", rerun=Both)
-    assert cli.main(["rerun", "x.zip"]) == 0
+    assert history.rerun_command(["x.zip"]) == 0
     assert capsys.readouterr().out == "there and here of x.zip\n"
-    assert cli.main(["rerun", "-o", str(tmp_path / "x.tar"), "x.zip"]) == 125
+    with pytest.raises(SpecError, match="another format"):
+        history.rerun_command(["-o", str(tmp_path / "x.tar"), "x.zip"])
