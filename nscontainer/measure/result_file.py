@@ -111,7 +111,7 @@ def from_bytes(data: bytes, where: str) -> RunResult:
             meta = json.loads(_part(archive, _META))
             _check_version(meta, where)
             parts = {name: _part(archive, name) for name in _LIMITS if name != _META}
-        return _result(meta, parts)
+        return rebuild(meta, parts)
     except NsContainerError:
         raise
     except (
@@ -127,12 +127,13 @@ def from_bytes(data: bytes, where: str) -> RunResult:
         AttributeError,
         ArithmeticError,
     ) as error:
-        message = f"{where!r} is no run result, or a damaged one: {_reason(error)}"
+        message = f"{where!r} is no run result, or a damaged one: {reason(error)}"
         hint = "RunResult.save writes them"
         raise ResultFileError(message, hint=hint) from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Give one line of what is wrong with a file."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return (" ".join(text.split()) or type(error).__name__)[:200]
 
@@ -158,7 +159,8 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)  # never more than file_size, and checked against its CRC-32
 
 
-def _result(meta: dict[str, Any], parts: dict[str, bytes]) -> RunResult:
+def rebuild(meta: dict[str, Any], parts: dict[str, bytes]) -> RunResult:
+    """Make a result of what a file says, checked; a damaged one is any of several errors."""
     columns = meta["columns"]
     if not isinstance(columns, list) or not all(isinstance(c, str) for c in columns):
         message = "its columns are no names"
