@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nscontainer import options, sweep_options
 from nscontainer.cli.engine import explained
 from nscontainer.cli.run import check_writable, is_here
-from nscontainer.cli.text import columns, error_line, printable, shorten, table
+from nscontainer.cli.text import error_line, printable, shorten, table
 from nscontainer.errors import CommandError, SpecError, one_line
 from nscontainer.experiment import levels
 from nscontainer.units import format_seconds
@@ -161,11 +161,17 @@ class _Line:
         """Show how far it is; None clears the line."""
         if not self._shown or (progress is None and not self._open):
             return
-        text = (
-            "" if progress is None else shorten(printable(progress_text(progress)), columns() - 1)
-        )
+        text = "" if progress is None else shorten(printable(progress_text(progress)), _width() - 1)
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
         self._open = progress is not None
+
+
+def _width() -> int:
+    """Give the width of standard error's terminal: standard output may be a file."""
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80
 
 
 @contextlib.contextmanager
@@ -179,8 +185,10 @@ def _progress(*, shown: bool) -> Iterator[_Line]:
 
 def progress_text(progress: Progress) -> str:
     """Write how far a sweep is, in one line: ``7 of 20 · 12.3 s · 22.9 s left · cpu 20 %``."""
-    parts = [f"{progress.done} of {progress.total}", format_seconds(progress.elapsed_s)]
-    if progress.left_s is not None:
+    parts = [f"{progress.done} of {progress.total}"]
+    if progress.elapsed_s >= 1:
+        parts.append(format_seconds(progress.elapsed_s))
+    if progress.left_s:
         parts.append(f"{format_seconds(progress.left_s)} left")
     if progress.what:
         parts.append(progress.what)
@@ -208,7 +216,8 @@ def _failed(error: CommandError) -> int:
         said = result.stderr_bytes.decode(errors="replace").splitlines()[-_TAIL_LINES:]
         for line in said:
             print(printable(line), file=sys.stderr)
-    print(error_line(error), file=sys.stderr)
+    failed = CommandError(f"the first run failed: {error}", exit_code=error.exit_code)
+    print(error_line(failed if result is not None else error), file=sys.stderr)
     return error.exit_code
 
 

@@ -107,7 +107,7 @@ def test_an_interruption_says_where_it_goes_on(
 def test_a_first_run_that_fails_shows_what_it_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = CommandError("the first run failed: exit code 3", exit_code=3)
+    error = CommandError("exit code 3", exit_code=3)
     error.result = types.SimpleNamespace(  # type: ignore[attr-defined]
         stderr_bytes=b"\n".join(b"line %d" % i for i in range(30)) + b"\n\x1b[2Jlast\n"
     )
