@@ -53,7 +53,7 @@ def test_a_sweep_compares_and_writes_what_is_asked(
     """Two quotas, three repeats: a table of both, a row a run."""
     done = nsc(
         environment, tmp_path, "sweep", "--cpu", "50%,100%", "--repeat", "3", "--csv", "runs.csv",
-        "--plot", "speed.png", "--kind", "speed", "--", sys.executable, "-c", SPIN,
+        "--plot", "speed.png", "--kind", "speed", "-o", "s.zip", "--", sys.executable, "-c", SPIN,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -65,6 +65,7 @@ def test_a_sweep_compares_and_writes_what_is_asked(
     assert sorted(row["cpu"] for row in found) == ["0.5"] * 3 + ["1.0"] * 3
     assert {row["ok"] for row in found} == {"True"}
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "s.zip").read_bytes().startswith(b"PK")
 
 
 def test_parameters_come_by_text_and_by_environment(
