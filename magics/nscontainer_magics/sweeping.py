@@ -57,7 +57,7 @@ class SweepCell:
         self._shell = settings.shell
         self._most = settings.shown_bytes
         self._fresh = asked.fresh
-        self._inputs = inputs.look_up(asked.inputs, self._shell.user_ns)
+        self._inputs: dict[str, Any] = {}
         self.plan = self._prepare(cell)
         self._view = None if asked.quiet else Shown(board_for(self._shell))
         self._total = len(self.plan.points()) * self.plan.repeat
@@ -70,10 +70,11 @@ class SweepCell:
         how = dict(self.asked.sweep or {})
         program = ("/bin/sh",) if self.asked.sh else script.interpreter(cell)
         if program is None:
+            self._inputs = inputs.look_up(self.asked.inputs, self._shell.user_ns)
             _refuse_unset(cell, {*(how.get("params") or ()), *self._inputs})
             work = Work(kind="cell", code=cell, name=_named(self._inputs))
         else:
-            if self._inputs:
+            if self.asked.inputs:
                 message = f"variables go into Python cells only, and this is one of {program[0]}"
                 raise SpecError(message, hint="--param NAME=VALUE,… gives a script values")
             # No number of the cell's: it would be another sweep each time it is run.

@@ -104,3 +104,31 @@ def test_help(lab: Open, name: str, shows: str):
     with lab("help" + "-cell" * name.count("%%"), [name]) as notebook:
         notebook.run_cell(1)
         expect(notebook.page.get_by_text(shows).first).to_be_visible()
+
+
+def test_a_sweep(lab: Open):
+    """Its progress is seen with a row a level; ■ keeps what is done; the cell goes on from there to its card."""
+    sweep = (
+        "%%container --cpu 50%,100% --repeat 4 -o s\nimport time\nbegin = time.process_time()\n"
+        "while time.process_time() - begin < 0.3:\n    pass\nprint('said inside')"
+    )
+    with lab("sweep", [sweep]) as notebook:
+        notebook.start_cell(1)
+        progress = notebook.outputs(1).filter(has_text=re.compile(r"[3-6] of 8 runs · .* s left"))
+        expect(progress.get_by_role("progressbar")).to_be_visible()
+        expect(progress.locator("table")).to_contain_text("cpu 50 %")
+        notebook.screenshot("progress")
+        notebook.press_stop()
+        notebook.wait_for_cell(1)
+        (line,) = notebook.errors(1)
+        assert re.fullmatch(
+            r"KeyboardInterrupt: stopped after \d of 8 runs; run the cell again to go on from there",
+            line,
+        )
+        notebook.screenshot("stopped")
+        outputs = notebook.run_cell(1)
+        expect(outputs.first).to_have_text(re.compile(r"going on after \d of 8 runs\n"))
+        expect(outputs.locator("table").first).to_contain_text("100 %")
+        expect(outputs.get_by_role("progressbar")).to_have_count(0)
+        assert notebook.picture_width(1) > 100
+        notebook.screenshot("card")
