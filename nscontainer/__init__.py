@@ -24,6 +24,7 @@ _HOME = {
     "command": "nscontainer.several",
     "load": "nscontainer.history",
     "report": "nscontainer.runner.reporting",
+    "rerun": "nscontainer.reruns",
     "run": "nscontainer.api",
     "run_cell": "nscontainer.api",
     "runs": "nscontainer.history",
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "load_ipython_extension",
     "report",
+    "rerun",
     "run",
     "run_cell",
     "runs",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from nscontainer.experiment.sweep import Sweep
     from nscontainer.history import load, runs
     from nscontainer.measure.result import RunResult
+    from nscontainer.reruns import rerun
     from nscontainer.runner.reporting import report
     from nscontainer.sessions import Session, session
     from nscontainer.several import Together, cell, command, together
