@@ -183,7 +183,7 @@ class Rerun:
     def _tables(self) -> list[list[Sequence[str]]]:
         """Give both tables, as cells fit to be shown."""
         by = [factor.name for factor in self.recorded.plan.factors if len(factor.levels) > 1]
-        tables = [self._levels(name) for name in (by or [None])]
+        tables = [self._levels(name) for name in (by or (None,))]
         lines = [
             tuple(
                 text_of(value, 60) for value in (row.fact, _or_dash(row.there), _or_dash(row.here))
