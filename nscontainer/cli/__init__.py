@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "run a command in a fresh container"),
     "sweep": ("sweep", "run a command at each level of a limit, compare"),
     "history": ("history", "list the sweeps that are kept; of an IMAGE, what made it"),
+    "rerun": ("history", "run an exported sweep again here, show both side by side"),
     "build": ("build", "build an image from a Dockerfile"),
     "create": ("create", "make a session, for notebook cells to run in one after another"),
     "ps": ("manage", "list containers"),

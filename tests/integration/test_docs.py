@@ -13,7 +13,7 @@ import pytest
 from nscontainer import doctor
 from tests.host import ROOT
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.root, pytest.mark.once, pytest.mark.usefixtures("engine")]
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

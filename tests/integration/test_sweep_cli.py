@@ -141,3 +141,16 @@ def test_history_lists_and_removes(environment: dict[str, str], tmp_path: Path) 
     gone = nsc(environment, tmp_path, "history", "rm", kept)
     assert gone.returncode == 1
     assert kept in gone.stderr
+
+
+def test_an_exported_sweep_runs_again(environment: dict[str, str], tmp_path: Path) -> None:
+    """Both sides and the level by name."""
+    done = nsc(
+        environment, tmp_path, "sweep", "--cpu", "50%,100%", "--repeat", "2", "-o", "s.zip", "--",
+        "sh", "-c", "sleep 0.05",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = nsc(environment, tmp_path, "rerun", "-o", "here.zip", "s.zip")
+    assert again.returncode == 0, again.stderr
+    assert "100 %" in again.stdout
+    assert (tmp_path / "here.zip").exists()

@@ -40,9 +40,9 @@ def test_a_sweep_in_a_cell(kernel: Kernel):
     assert "progressbar" not in shown[-1]["text/html"]
     assert "6 runs" in shown[-1]["text/plain"]
     assert cell.text() == "hello\n"
-    assert run(kernel, "print(s.status, len(s), sorted(map(float, s.summary['cpu'].unique())))") == (
-        "complete 6 [0.5, 1.0]\n"
-    )
+    assert run(
+        kernel, "print(s.status, len(s), sorted(map(float, s.summary['cpu'].unique())))"
+    ) == ("complete 6 [0.5, 1.0]\n")
     assert run(kernel, "t = %container last\nprint(t is s)") == "True\n"
     drawn = kernel.run("%container plot s speed")
     assert drawn.ok, drawn.errors()
