@@ -48,7 +48,6 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     quotas = _sweep(WORK, cpu=["10%", "20%", "50%", "100%"], repeat=5)
     _both(quotas, out / "cpu-quotas.png")
-    _save(quotas.plot("ecdf"), out / "sweep-ecdf.png")
     one = _sweep(WORK, cpu=["20%"], repeat=3, sample="5ms")
     _save(one.plot("throttling"), out / "sweep-throttling.png")
     memory = _sweep(GROW, memory=["64M", "96M", "128M", None], repeat=3)

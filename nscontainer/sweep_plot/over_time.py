@@ -240,8 +240,10 @@ def _memory(run: RunResult) -> Curve:
     at, used = curves.thinned(*curves.known(frame.index, frame["memory.usage"]))
     peak = run.totals["memory.peak"]
     if len(at) and peak is not None and run.oom_killed:
-        # The last of it may have come between two samples.
-        at, used = np.append(at, max(run.wall_s, at[-1])), np.append(used, float(peak))
+        # Samples after the kill are of what is left; the last of its growth came between two of them.
+        until = int(np.argmax(used)) + 1
+        at = np.append(at[:until], max(run.wall_s, at[until - 1]))
+        used = np.append(used[:until], float(peak))
     return at, used
 
 

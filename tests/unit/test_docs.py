@@ -90,7 +90,7 @@ def test_the_readme_has_pictures_of_a_sane_size_and_both_commands() -> None:
     """What a visitor sees first."""
     readme = page(ROOT / "README.md")
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
-    shown = ["quickstart", "layers", "two-containers"]
+    shown = ["quickstart", "layers", "two-containers", "cpu-quotas"]
     assert pictures == [f"docs/images/{name}.png" for name in shown]
     assert all((ROOT / picture).stat().st_size <= 200_000 for picture in pictures)
     assert "make demo" in readme

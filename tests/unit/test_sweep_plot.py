@@ -374,3 +374,12 @@ def test_a_level_is_the_median_of_those_that_still_ran():
     assert set(it.median) == {1.0}
     assert set(it.high) == {4.0}
     assert over_time.band([]) is None
+
+
+def test_samples_after_the_kill_are_no_dip():
+    """What is left after out of memory is not drawn: the curve ends at the peak."""
+    made = memory_sweep()
+    axis = made.plot("memory")
+    killed = line(axis, "64 MiB").get_ydata()
+    assert killed[-1] == pytest.approx(64, rel=0.01)
+    assert (np.diff(killed) > -0.5).all()
