@@ -96,6 +96,10 @@ def open_folder() -> Iterator[Path]:
 def test_anyone_sees_what_was_recorded(name: str, open_folder: Path):
     """By binder/start, without any privilege: every cell shows its recording, below a line that says so."""
     python = python_of_anyone()
+    if subprocess.run(
+        [*NOBODY, "test", "-x", str(ROOT / "binder" / "start")], check=False
+    ).returncode:
+        pytest.skip(f"{ROOT} is in a folder that uid 65534 may not enter")
     site = next(path for path in sys.path if path.endswith("site-packages"))
     home = open_folder / "home"
     kernel = home / "kernels" / "kernels" / "python3"
