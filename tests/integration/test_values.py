@@ -14,7 +14,12 @@ from nscontainer import api
 from nscontainer.errors import SpecError, TransferError
 from tests.integration.inside import holdings
 
-pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.usefixtures("engine")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.userns,
+    pytest.mark.once,
+    pytest.mark.usefixtures("engine"),
+]
 
 MB = 1_000_000
 FRAME = pd.DataFrame(
