@@ -75,6 +75,17 @@ def test_every_warning_is_explained() -> None:
     assert [code for code in codes if f"| `{code}` |" not in text] == []
 
 
+def test_every_warning_of_a_sweep_is_explained() -> None:
+    """experiments.md has a row for each code."""
+    codes = []
+    for name in ("stability", "machine"):
+        source = page(ROOT / "nscontainer" / "experiment" / f"{name}.py")
+        codes += re.findall(r'RunWarning\(\s*"([a-z-]+)"', source)
+    assert len(codes) > 15
+    text = page(ROOT / "docs" / "experiments.md")
+    assert [code for code in codes if f"| `{code}` |" not in text] == []
+
+
 def test_decisions_are_short_and_complete() -> None:
     """Each has its three parts, fits on a screen and is in the list."""
     listed = page(ROOT / "docs" / "adr" / "README.md")
