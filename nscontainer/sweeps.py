@@ -42,7 +42,7 @@ def sweep(
     check: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     on_result: Callable[[Run], None] | None = None,
-    store: execute.Keeping | None = None,
+    store: Store | None = None,
     share_cpus: bool = False,
     **how: Any,
 ) -> Sweep:
@@ -448,7 +448,7 @@ def run_plan(
     check: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     on_result: Callable[[Run], None] | None = None,
-    store: execute.Keeping | None = None,
+    store: Store | None = None,
     cell: Mapping[str, Any] | None = None,
     share_cpus: bool = False,
 ) -> Sweep:
@@ -464,15 +464,15 @@ def run_plan(
     recorded = recordings.find(plan)
     if recorded is not None:
         return recorded
-    keeping = Store() if store is None else store
+    store = Store() if store is None else store
     if executor is None:
         api.engine()
-    left = keeping.unfinished(plan.key) if resume else None
+    left = store.unfinished(plan.key) if resume else None
     if left is None:
-        name, begun = keeping.begin(plan, _facts()), None
+        name, begun = store.begin(plan, _facts()), None
     else:
         name, plan = left
-        begun = keeping.load(name)
+        begun = store.load(name)
 
     def job(turn: Turn) -> Job:
         return dataclasses.replace(
@@ -484,7 +484,7 @@ def run_plan(
 
     with _runner(plan, executor, job) as runner:
         done = execute.execute(
-            plan, runner, keeping, name, check=check, on_progress=on_progress,
+            plan, runner, store, name, check=check, on_progress=on_progress,
             on_result=on_result, begun=begun,
         )  # fmt: skip
     recordings.keep(done)

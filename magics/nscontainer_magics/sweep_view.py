@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import units
 from nscontainer.experiment import levels
+from nscontainer.experiment import rows as experiment_rows
 from nscontainer.measure.text import plural
 from nscontainer.palette import BLUE
 from nscontainer_magics.display import encodable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from nscontainer.experiment.plan import Plan, Point
     from nscontainer.experiment.progress import Progress
-    from nscontainer.experiment.sweep import Run, Sweep
+    from nscontainer.experiment.sweep import Sweep
 
 _EVERY_S: Final = 0.5
 _MOST_ROWS: Final = 12
@@ -74,22 +75,12 @@ def doing(now: Progress) -> str:
 # --- figures ---------------------------------------------------------------------------------
 
 
-def value(run: Run, metric: str) -> float | None:
-    """Give a run's figure of the plan's metric, where it has one."""
-    result = run.result
-    reported = result.reported
-    found = reported[metric] if metric in reported else getattr(result, metric, None)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not result.ok:
-        return None
-    return float(found)
-
-
 def rows(sweep: Sweep) -> list[Row]:
     """Give a row for each point that has run, in the order of the plan."""
     metric = sweep.plan.metric
     found: dict[int, list[float | None]] = {}
     for run in sweep.runs:
-        found.setdefault(run.turn.point, []).append(value(run, metric))
+        found.setdefault(run.turn.point, []).append(experiment_rows.figure(run, metric))
     return [
         _row(point, found[point.index], metric)
         for point in sweep.plan.points()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from nscontainer.errors import CommandError, HostError
+from nscontainer.experiment import rows
 from nscontainer.experiment.plan import Plan, Turn
 from nscontainer.experiment.progress import Progress
+from nscontainer.experiment.store import Store
 from nscontainer.experiment.sweep import Run, Sweep
 from nscontainer.measure.conditions import Conditions
 from nscontainer.measure.result import RunResult
@@ -32,33 +34,6 @@ class Done:
     cpus: str | None = None
 
 
-class Keeping(Protocol):
-    """Where runs are kept as they end: :class:`nscontainer.experiment.store.Store`."""
-
-    def begin(self, plan: Plan, facts: Mapping[str, Any]) -> str:
-        """Begin a sweep; give its id."""
-
-    def unfinished(self, key: str) -> tuple[str, Plan] | None:
-        """Claim the sweep of this key that was interrupted; None where there is none, or it goes on."""
-
-    def save(
-        self,
-        id: str,  # noqa: A002 - what it is
-        turn: Turn,
-        result: RunResult,
-        conditions: Conditions,
-        host: str,
-        cpus: str | None,
-    ) -> None:
-        """Keep a run."""
-
-    def end(self, id: str, status: Literal["complete", "interrupted"]) -> None:  # noqa: A002
-        """Say how it ended."""
-
-    def load(self, id: str) -> Sweep:  # noqa: A002
-        """Give the sweep so far."""
-
-
 class Runner(Protocol):
     """Runs a turn: at once, in a thread, or on another machine."""
 
@@ -75,7 +50,7 @@ class Runner(Protocol):
 def execute(
     plan: Plan,
     runner: Runner,
-    keeping: Keeping,
+    store: Store,
     id: str,  # noqa: A002
     *,
     check: bool = True,
@@ -102,19 +77,19 @@ def execute(
     HostError
         Workers were lost again and again.
     """
-    work = _Work(plan, runner, keeping, id, check=check, begun=begun)
+    work = _Work(plan, runner, store, id, check=check, begun=begun)
     work.on_progress, work.on_result = on_progress, on_result
     try:
         work.go()
     except BaseException as error:
         runner.stop()
-        keeping.end(id, "interrupted")
+        store.end(id, "interrupted")
         if isinstance(error, (KeyboardInterrupt, CommandError, HostError)):
             # As it is kept: the interrupt may have come just after a run was.
-            error.sweep = keeping.load(id)  # type: ignore[union-attr]
+            error.sweep = store.load(id)  # type: ignore[union-attr]
         raise
-    keeping.end(id, "complete")
-    return keeping.load(id)
+    store.end(id, "complete")
+    return store.load(id)
 
 
 class _Work:
@@ -124,9 +99,9 @@ class _Work:
     on_result: Callable[[Run], None] | None
 
     def __init__(
-        self, plan: Plan, runner: Runner, keeping: Keeping, id_: str, *, check: bool, begun: Sweep | None
+        self, plan: Plan, runner: Runner, store: Store, id_: str, *, check: bool, begun: Sweep | None
     ) -> None:  # fmt: skip
-        self.plan, self.runner, self.keeping, self.id = plan, runner, keeping, id_
+        self.plan, self.runner, self.store, self.id = plan, runner, store, id_
         self._points = plan.points()
         before = () if begun is None else (*begun.warmups, *begun.runs)
         self._runs = {run.turn.number: run for run in before}
@@ -206,7 +181,7 @@ class _Work:
             raise failure
         if turn.number in self._runs:  # its lost worker was only slow
             return
-        self.keeping.save(self.id, turn, result, done.conditions, done.host, done.cpus)
+        self.store.save(self.id, turn, result, done.conditions, done.host, done.cpus)
         run = Run(
             turn=turn,
             conditions=done.conditions,
@@ -237,7 +212,7 @@ class _Work:
 
     def _values(self, point: int) -> list[float]:
         runs = (r for n, r in sorted(self._runs.items()) if n >= 0 and r.turn.point == point)
-        found = (figure(run.result, self.plan.metric) for run in runs)
+        found = (rows.figure(run, self.plan.metric) for run in runs)
         return [value for value in found if value is not None]
 
     # --- said ------------------------------------------------------------------------------------
@@ -275,21 +250,6 @@ class _Work:
                 what=what,
             )
         )
-
-
-def figure(result: RunResult, metric: str) -> float | None:
-    """Give a run's figure: one that it reported, or one of its own; None where it failed or has none."""
-    if not result.ok:
-        return None
-    reported: Mapping[str, Any] = getattr(result, "reported", None) or {}
-    if metric in reported:
-        value = reported[metric]
-    elif metric in ("cpu_share", "throttled_share"):
-        value = result.totals[metric]
-    else:
-        value = getattr(result, metric, None)
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if plain else None
 
 
 def _is_lost(error: BaseException) -> bool:

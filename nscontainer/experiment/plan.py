@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -87,7 +88,7 @@ class Turn:
         return self.number < 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A whole sweep: what is run, what is varied, how often, in which order.
 
@@ -129,6 +130,10 @@ class Plan:
 
     def points(self) -> tuple[Point, ...]:
         """Give every point: in a grid the last factor varies quickest."""
+        return self._points
+
+    @functools.cached_property  # each row of each frame asks for one of them
+    def _points(self) -> tuple[Point, ...]:
         names = [factor.name for factor in self.factors]
         levels = [factor.levels for factor in self.factors]
         combined: Iterator[tuple[Value, ...]] = (

@@ -40,22 +40,23 @@ def units(plan: Plan) -> dict[str, str]:
     return UNITS | {f.name: unit for f in plan.factors if (unit := factor_unit(plan, f.name))}
 
 
+def _is_free(plan: Plan, name: str) -> bool:
+    return next(factor.free for factor in plan.factors if factor.name == name)
+
+
 def factor_unit(plan: Plan, name: str) -> str:
     """Give the unit of a factor's levels; a free parameter has none."""
-    free = {factor.name: factor.free for factor in plan.factors}
-    return "" if free[name] else levels.unit(name)
+    return "" if _is_free(plan, name) else levels.unit(name)
 
 
 def number(plan: Plan, name: str, level: Value) -> float | int | str | None:
     """Give a level as the frames hold it (:func:`nscontainer.experiment.levels.number`)."""
-    free = {factor.name: factor.free for factor in plan.factors}
-    return level if free[name] else levels.number(name, level)
+    return level if _is_free(plan, name) else levels.number(name, level)
 
 
 def label(plan: Plan, name: str, level: Value) -> str:
     """Write a level for a reader."""
-    free = {factor.name: factor.free for factor in plan.factors}
-    return str(level) if free[name] else levels.label(name, level)
+    return str(level) if _is_free(plan, name) else levels.label(name, level)
 
 
 def parameters(plan: Plan, point: int) -> dict[str, float | int | str | None]:
@@ -81,6 +82,11 @@ def metric(run: Run, name: str) -> float | None:
     }
     value = own[name] if name in own else reported(run).get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def figure(run: Run, name: str) -> float | None:
+    """Give the same of a run that went well; None of one that failed."""
+    return metric(run, name) if run.result.ok else None
 
 
 def by_point(sweep: Sweep, name: str) -> dict[int, list[tuple[Run, float]]]:
