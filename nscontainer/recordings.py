@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,39 +66,34 @@ def recording() -> Path | None:
     return Path(folder) if folder else None
 
 
-def keep(what: Sweep | RunResult, plan: Plan | None = None) -> Path | None:
-    """Write a result into the folder, if one is asked for; give the file.
-
-    Parameters
-    ----------
-    what
-        A sweep; or a cell's result, with ``plan`` from :func:`cell`.
+def keep(sweep: Sweep) -> Path | None:
+    """Write a sweep into the folder, if one is asked for; give the file.
 
     Raises
     ------
     HostError
         It can't be written there.
     """
+    return _keep(sweep.plan, sweep.export, single=False)
+
+
+def keep_cell(result: RunResult, plan: Plan) -> Path | None:
+    """Write a cell's result, of a plan from :func:`cell`; as :func:`keep`."""
+    return _keep(plan, result.save, single=True)
+
+
+def _keep(plan: Plan, write: Callable[[Path], None], *, single: bool) -> Path | None:
     folder = recording()
     if folder is None:
         return None
-    asked = _plan_of(what) if plan is None else plan
-    path = folder / _name(asked, single=plan is not None)
+    path = folder / _name(plan, single=single)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if plan is None:
-            what.export(path)  # type: ignore[union-attr]
-        else:
-            what.save(path)  # type: ignore[union-attr]
+        write(path)
     except OSError as error:
         message = f"the recording can't be written to {str(path)!r}: {error.strerror or error}"
         raise HostError(message, hint=f"{RECORD} names a folder that can be written to") from None
     return path
-
-
-def _plan_of(sweep: Any) -> Plan:
-    plan: Plan = sweep.plan
-    return plan
 
 
 def key(plan: Plan) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -280,9 +281,43 @@ def replies(outputs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"msg_type": str(output.get("output_type")), "content": content}
 
 
-def marked(told: str) -> str:
-    """Give the line that says that something is recorded, as HTML."""
-    return f'<div style="border-left:4px solid #E69F00;padding-left:8px"><em>{html.escape(told)}</em></div>'
+def say_recorded(publisher: Any, told: str) -> None:
+    """Show the line that says that something is recorded."""
+    marked = (
+        '<div style="border-left:4px solid #E69F00;padding-left:8px">'
+        f"<em>{html.escape(told)}</em></div>"
+    )
+    publish(publisher, {"text/plain": told, "text/html": marked}, metadata={})
+
+
+class Place:
+    """One display, renewed in its place; nothing is there before the first time."""
+
+    def __init__(self, publisher: Any) -> None:
+        self._publisher = publisher
+        self._id: str | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether anything is shown there."""
+        return self._id is not None
+
+    def show(self, data: dict[str, str]) -> None:
+        """Show this there."""
+        update = self._id is not None
+        self._id = self._id or uuid.uuid4().hex
+        self._publisher.publish(
+            data=data, metadata={}, transient={"display_id": self._id}, update=update
+        )
+
+    def say(self, text: str) -> None:
+        """Show one line there."""
+        line = f'<pre style="margin:0;padding:0">{html.escape(text)}</pre>'
+        self.show({"text/plain": text, "text/html": line})
+
+    def let_go(self) -> None:
+        """Leave what is shown there; what comes next has another place."""
+        self._id = None
 
 
 _SHOW: Final = {

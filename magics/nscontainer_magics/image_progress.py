@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import html
 import sys
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from IPython.core.getipython import get_ipython
 
 from nscontainer.cli.image_board import Board, Line, Plain, Terminal
 from nscontainer.palette import BLUE, GREEN
+from nscontainer_magics.display import Place
 from nscontainer_magics.live import NotebookView, TerminalView, view_for
 
 if TYPE_CHECKING:
@@ -26,26 +26,17 @@ class Bars:
     """One display, renewed in its place."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._publisher = shell.display_pub
-        self._id: str | None = None
+        self._place = Place(shell.display_pub)
 
     def __call__(self, lines: list[Line], *, last: bool) -> None:
         """Draw the bars; after the last time the display is :meth:`end`'s."""
         if lines and not last:
             said = "\n".join(f"{one.layer} {one.state} {one.amount}".strip() for one in lines)
-            self._publish({"text/html": bars(lines), "text/plain": said})
+            self._place.show({"text/html": bars(lines), "text/plain": said})
 
     def end(self, text: str) -> None:
         """Put a line in the place of the bars."""
-        line = f'<pre style="margin:0;padding:0">{html.escape(text)}</pre>'
-        self._publish({"text/plain": text, "text/html": line})
-
-    def _publish(self, data: dict[str, str]) -> None:
-        update = self._id is not None
-        self._id = self._id or uuid.uuid4().hex
-        self._publisher.publish(
-            data=data, metadata={}, transient={"display_id": self._id}, update=update
-        )
+        self._place.say(text)
 
 
 def bars(lines: list[Line]) -> str:

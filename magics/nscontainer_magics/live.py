@@ -11,7 +11,6 @@ import contextlib
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,7 +18,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 
 from nscontainer import live
 from nscontainer.errors import NsContainerError
-from nscontainer_magics.display import encodable
+from nscontainer_magics.display import Place, encodable
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -115,8 +114,7 @@ class NotebookView:
     """One display, by its id."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._publisher = shell.display_pub  # --capture puts another there
-        self._id: str | None = None
+        self._place = Place(shell.display_pub)  # --capture puts another there
         self._newest: live.Progress | None = None
         self._quiet_until = 0.0
 
@@ -124,12 +122,12 @@ class NotebookView:
         """Show how it is getting on."""
         self._newest = now
         if time.monotonic() >= self._quiet_until:
-            self._publish({"text/html": live.html(now, state), "text/plain": live.text(now)})
+            self._place.show({"text/html": live.html(now, state), "text/plain": live.text(now)})
 
     def end(self, result: RunResult | None) -> None:
         """Put a picture of the whole run in its place."""
         # There may be none: matplotlib is missing, or it is drawn when ■ is pressed.
-        if self._id is not None and self._newest is not None:
+        if self._place.taken and self._newest is not None:
             self.show(self._newest, "ended after")
         if result is None:
             return
@@ -140,22 +138,15 @@ class NotebookView:
             picture = base64.b64encode(plot.strip(result)).decode()
         except Exception:  # noqa: BLE001  # what was shown last stays: a cell fails for no picture
             return
-        self._publish({"image/png": picture, "text/plain": " · ".join(headline.parts(result))})
+        self._place.show({"image/png": picture, "text/plain": " · ".join(headline.parts(result))})
 
     def keep_clear_of(self, shown: Display) -> None:
         """Hear of it when the cell clears its output, and the view with it."""
         shown.on_clear = self._cleared
 
     def _cleared(self) -> None:
-        self._id = None
+        self._place.let_go()
         self._quiet_until = time.monotonic() + _CLEARED_S
-
-    def _publish(self, data: dict[str, str]) -> None:
-        update = self._id is not None
-        self._id = self._id or uuid.uuid4().hex
-        self._publisher.publish(
-            data=data, metadata={}, transient={"display_id": self._id}, update=update
-        )
 
 
 class TerminalView:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nscontainer import recordings
 from nscontainer.errors import SpecError, TransferError
 from nscontainer_magics import capture, script
-from nscontainer_magics.display import Display, marked, publish, replies
+from nscontainer_magics.display import Display, replies, say_recorded
 from nscontainer_magics.live import Live, shows_html, view_for
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class CellRun:
             raise
         result = dataclasses.replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
         if self.session is None and not self._background:
-            recordings.keep(result, self._plan)
+            recordings.keep_cell(result, self._plan)
         return result, refusal
 
     def _recorded(self) -> RunResult | None:
@@ -150,8 +150,7 @@ class CellRun:
     def _replay(self, recorded: RunResult) -> RunResult:
         """Show a recorded run as if it ran, and say first that it doesn't."""
         assert recorded.recorded is not None
-        told = recordings.line(recorded.recorded)
-        publish(self.publisher, {"text/plain": told, "text/html": marked(told)}, metadata={})
+        say_recorded(self.publisher, recordings.line(recorded.recorded))
         with self._output() as shown:
             for message in replies(recorded.outputs):
                 shown.message(message)

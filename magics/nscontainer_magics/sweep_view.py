@@ -12,7 +12,6 @@ import shutil
 import statistics
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,7 @@ from nscontainer.experiment import levels
 from nscontainer.experiment import rows as experiment_rows
 from nscontainer.measure.text import plural
 from nscontainer.palette import BLUE
-from nscontainer_magics.display import encodable
+from nscontainer_magics.display import Place, encodable
 from nscontainer_magics.live import NotebookView, view_for
 
 if TYPE_CHECKING:
@@ -150,33 +149,24 @@ class Board:
     """One display of a notebook, renewed in its place; it ends as the sweep's card."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._publisher = shell.display_pub
-        self._id: str | None = None
+        self._place = Place(shell.display_pub)
 
     def show(self, now: Progress, so_far: Sequence[Row], plan: Plan) -> None:
         """Show how far it is."""
         said = f"{words(now)} · {doing(now)}".rstrip(" ·")
-        self._publish({"text/html": drawn(now, so_far, plan.metric), "text/plain": said})
+        self._place.show({"text/html": drawn(now, so_far, plan.metric), "text/plain": said})
 
     def make_way(self) -> None:
         """Stay: what is printed comes below."""
 
     def end(self, card: dict[str, str]) -> None:
         """Put the card in its place."""
-        self._publish(card)
+        self._place.show(card)
 
     def leave(self, text: str) -> None:
         """Put a line in its place, where there is no card: a bar would look as if it still ran."""
-        if self._id is not None:
-            line = f'<pre style="margin:0;padding:0">{html.escape(text)}</pre>'
-            self._publish({"text/plain": text, "text/html": line})
-
-    def _publish(self, data: dict[str, str]) -> None:
-        update = self._id is not None
-        self._id = self._id or uuid.uuid4().hex
-        self._publisher.publish(
-            data=data, metadata={}, transient={"display_id": self._id}, update=update
-        )
+        if self._place.taken:
+            self._place.say(text)
 
 
 class Line:

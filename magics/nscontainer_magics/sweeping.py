@@ -17,7 +17,7 @@ from nscontainer.experiment.plan import Work
 from nscontainer.measure.text import plural
 from nscontainer.values import inputs
 from nscontainer_magics import script, variables
-from nscontainer_magics.display import Display, marked, publish, replies
+from nscontainer_magics.display import Display, replies, say_recorded
 from nscontainer_magics.failure import ContainerFailed, SweepStopped
 from nscontainer_magics.live import shows_html
 from nscontainer_magics.sweep_view import Shown, board_for, card_of
@@ -137,9 +137,7 @@ class SweepCell:
             },
         )
         if sweep.recorded is not None:
-            told = recordings.line(sweep.recorded)
-            shown = {"text/plain": told, "text/html": marked(told)}
-            publish(self._shell.display_pub, shown, metadata={})
+            say_recorded(self._shell.display_pub, recordings.line(sweep.recorded))
         return sweep
 
     def _progress(self, now: Progress) -> None:

@@ -24,7 +24,7 @@ CELL = "print('made up')\n"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the recording of one cell, which is replayed."""
     monkeypatch.setenv(recordings.RECORD, str(tmp_path))
-    path = recordings.keep(factories.run(3, code=CELL), recordings.cell(CELL, {"cpu": "20%"}))
+    path = recordings.keep_cell(factories.run(3, code=CELL), recordings.cell(CELL, {"cpu": "20%"}))
     assert path is not None
     monkeypatch.delenv(recordings.RECORD)
     monkeypatch.setenv(recordings.REPLAY, str(tmp_path))
@@ -77,7 +77,7 @@ def test_nothing_is_replayed_where_nobody_asks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(recordings.REPLAY, raising=False)
     monkeypatch.setattr(recordings, "_cannot", lambda: pytest.fail("the doctor was asked"))
     assert recordings.find_cell(recordings.cell(CELL, {})) is None
-    assert recordings.keep(factories.run(1), recordings.cell(CELL, {})) is None
+    assert recordings.keep_cell(factories.run(1), recordings.cell(CELL, {})) is None
 
 
 def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch
     (tmp_path / "file").touch()
     monkeypatch.setenv(recordings.RECORD, str(tmp_path / "file" / "folder"))
     with pytest.raises(HostError, match="can't be written"):
-        recordings.keep(factories.run(1), recordings.cell(CELL, {}))
+        recordings.keep_cell(factories.run(1), recordings.cell(CELL, {}))
 
 
 @pytest.mark.parametrize(
