@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from nscontainer.errors import HostError
 from nscontainer.experiment.plan import Plan, Turn
 from nscontainer.measure.conditions import Conditions
+from nscontainer.measure.shown import Shown, above
 
 if TYPE_CHECKING:
     import os
@@ -20,23 +19,8 @@ if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
     from nscontainer.measure.run_warnings import RunWarning
 
-# As a RunResult does: these stand above this row and load only when asked for.
-_FRAMES, _PLOT, _CARD = (
-    "nscontainer.sweep_frames",
-    "nscontainer.sweep_plot",
-    "nscontainer.sweep_card",
-)
+_FRAMES, _PLOT = "nscontainer.sweep_frames", "nscontainer.sweep_plot"
 _ARCHIVE = "nscontainer.sweep_archive"
-
-
-def _above(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("nscontainer"):
-            raise
-        message = f"this needs {error.name}, which is not installed"
-        raise HostError(message, hint=f"pip install {error.name}") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +54,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Sweep:
+class Sweep(Shown):
     """The runs of a sweep: ``s.summary``, ``s.samples``, ``s.compare("cpu")``, ``s.plot()``.
 
     Attributes
@@ -93,6 +77,8 @@ class Sweep:
     recorded
         What says where and when it was recorded, if it was read from a file; None where it ran here.
     """
+
+    _CARD: ClassVar = "nscontainer.sweep_card"
 
     id: str
     plan: Plan
@@ -117,13 +103,13 @@ class Sweep:
 
         Units are in ``attrs["units"]``.
         """
-        frame: DataFrame = _above(_FRAMES).summary(self)
+        frame: DataFrame = above(_FRAMES).summary(self)
         return frame
 
     @functools.cached_property
     def samples(self) -> DataFrame:
         """Every sample of every run, long: ``run_id``, the parameters, ``elapsed_s``, the schema's columns."""
-        frame: DataFrame = _above(_FRAMES).samples(self)
+        frame: DataFrame = above(_FRAMES).samples(self)
         return frame
 
     def compare(
@@ -152,13 +138,13 @@ class Sweep:
         SpecError
             There is no such factor, metric or level.
         """
-        frame: DataFrame = _above(_FRAMES).compare(self, by, metric, baseline=baseline)
+        frame: DataFrame = above(_FRAMES).compare(self, by, metric, baseline=baseline)
         return frame
 
     @functools.cached_property
     def warnings(self) -> tuple[RunWarning, ...]:
         """What to know before believing it, the gravest first."""
-        found: tuple[RunWarning, ...] = _above(_FRAMES).warnings(self)
+        found: tuple[RunWarning, ...] = above(_FRAMES).warnings(self)
         return found
 
     def plot(self, kind: str = "quota", ax: Any = None, **options: Any) -> Any:
@@ -179,25 +165,8 @@ class Sweep:
         matplotlib.axes.Axes
             The Axes drawn on.
         """
-        return _above(_PLOT).plot(self, kind, ax, **options)
+        return above(_PLOT).plot(self, kind, ax, **options)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one zip of Parquet and JSON; :func:`nscontainer.load` reads it back anywhere."""
-        _above(_ARCHIVE).export(self, path)
-
-    def __repr__(self) -> str:
-        return str(_above(_CARD).line(self))
-
-    def __str__(self) -> str:
-        return str(_above(_CARD).text(self))
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # IPython's call
-        printer.text("Sweep(...)" if cycle else str(self))
-
-    def _repr_html_(self) -> str:
-        return str(_above(_CARD).html(self))
-
-
-def of(sweep: Sweep, point: int) -> Sequence[Run]:
-    """Give the runs of one point."""
-    return [run for run in sweep.runs if run.turn.point == point]
+        above(_ARCHIVE).export(self, path)

@@ -8,10 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from nscontainer.errors import HostError
 from nscontainer.measure import exits, records, run_warnings
 from nscontainer.measure import totals as totals_
 from nscontainer.measure.isolation import Isolation
@@ -20,29 +18,18 @@ from nscontainer.measure.outputs import from_messages, stream_text
 from nscontainer.measure.provenance import Provenance, collect
 from nscontainer.measure.reported import Reported, Value
 from nscontainer.measure.run_warnings import RunWarning
+from nscontainer.measure.shown import Shown, above
 from nscontainer.measure.totals import Totals
 from nscontainer.spec import ContainerSpec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# frames, plot and card stand below this layer (they build on it). A result reaches down to them by
-# name and only when asked, so that a run costs no import of pandas.
-_FRAMES, _PLOT, _CARD = "nscontainer.frames", "nscontainer.plot", "nscontainer.card"
-
-
-def _below(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("nscontainer"):
-            raise
-        message = f"this needs {error.name}, which is not installed"
-        raise HostError(message, hint=f"pip install {error.name}") from None
+_FRAMES, _PLOT = "nscontainer.frames", "nscontainer.plot"
 
 
 @dataclass(frozen=True, repr=False)
-class RunResult:
+class RunResult(Shown):
     """One run in a container, whole; nothing in it changes any more.
 
     Made by :meth:`from_record` or :func:`load`.
@@ -79,6 +66,8 @@ class RunResult:
     (False, 3, 'exit code 3')
     >>> r.usage[["cpuacct.usage", "memory.usage"]].plot(subplots=True)  # doctest: +SKIP
     """
+
+    _CARD: ClassVar = "nscontainer.card"
 
     record: Mapping[str, Any]
     samples: bytes
@@ -259,7 +248,7 @@ class RunResult:
         The index is ``elapsed_s``, seconds since the code was let go. The first row is the baseline
         and the last the exact final reading; counters begin at 0. Units are in ``attrs["units"]``.
         """
-        frame: DataFrame = _below(_FRAMES).usage(self.record, self.samples)
+        frame: DataFrame = above(_FRAMES).usage(self.record, self.samples)
         return frame
 
     # --- under which conditions ---
@@ -335,19 +324,7 @@ class RunResult:
         HostError
             matplotlib or pandas is not installed.
         """
-        return _below(_PLOT).plot(self, kind, ax)
-
-    def __repr__(self) -> str:
-        return str(_below(_CARD).line(self))
-
-    def __str__(self) -> str:
-        return str(_below(_CARD).text(self))
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # IPython's call
-        printer.text("RunResult(...)" if cycle else str(self))
-
-    def _repr_html_(self) -> str:
-        return str(_below(_CARD).html(self))
+        return above(_PLOT).plot(self, kind, ax)
 
 
 def _plain(output: Mapping[str, Any]) -> Mapping[str, Any]:
