@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import NotFoundError, SpecError
-from nscontainer.experiment import levels
 from nscontainer.experiment.store import Store
 from nscontainer.measure import result
 
@@ -42,6 +41,8 @@ def table(status: str | None = None) -> DataFrame:
     if status is not None and status not in STATUSES:
         message = f"no sweep can be {status!r}"
         raise SpecError(message, hint=", ".join(STATUSES))
+    from nscontainer import sweep_card  # numpy: not for each load()
+
     rows, ids = [], []
     for row in Store().list():
         if status not in (None, row["status"]):
@@ -53,7 +54,7 @@ def table(status: str | None = None) -> DataFrame:
                 "created": datetime.fromtimestamp(row["created_unix"], UTC),
                 "status": row["status"],
                 "what": what(plan),
-                "factors": factors(plan),
+                "factors": sweep_card.factors(plan),
                 "points": len(plan.points()),
                 "runs": row["runs"],
                 "host": row["host"],
@@ -144,11 +145,3 @@ def what(plan: Plan) -> str:
         return " ".join(work.command)
     lines = [line.strip() for line in (work.code or "").splitlines()]
     return next((line for line in lines if line and not line.startswith("#")), "")
-
-
-def factors(plan: Plan) -> str:
-    """Say what a plan varies: ``cpu 20 %, 50 % × n 1, 2``."""
-    return f" {'×' if plan.mode == 'grid' else '+'} ".join(
-        f"{factor.name} {', '.join(levels.label(factor.name, level) for level in factor.levels)}"
-        for factor in plan.factors
-    )

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import history, sweeps
@@ -87,7 +88,7 @@ class Rerun:
             There is no such factor, or no run on either side has such a figure.
         """
         name = metric or self.recorded.plan.metric
-        factor = self._factor(by)
+        factor = rows.factor(self.recorded.plan, by)
         there, here = rows.by_point(self.recorded, name), rows.by_point(self.here, name)
         if not there and not here:
             raise SpecError(f"no run has a number {name!r}", hint="wall_s, or what both reported")
@@ -100,16 +101,6 @@ class Rerun:
         frame: DataFrame = pandas.DataFrame(found, index=index).drop(columns="pairs")
         frame.attrs.update(metric=name, by=None if factor is None else factor.name)
         return frame
-
-    def _factor(self, by: str | None) -> Factor | None:
-        factors = {factor.name: factor for factor in self.recorded.plan.factors}
-        if by is None:
-            return next(iter(factors.values()), None)
-        name = by.lstrip("-").replace("-", "_")
-        if name not in factors:
-            hint = f"one of {', '.join(factors)}" if factors else "nothing is varied in it"
-            raise SpecError(f"{by!r} is not varied in this sweep", hint=hint)
-        return factors[name]
 
     def _level(
         self, factor: Factor | None, i: int, there: Mapping[int, Any], here: Mapping[int, Any]
@@ -362,10 +353,7 @@ def _count(factor: Factor | None) -> int:
 
 
 def _median(values: Sequence[float]) -> float:
-    ordered, half = sorted(values), len(values) // 2
-    if not ordered:
-        return math.nan
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return median(values) if values else math.nan
 
 
 def _or_dash(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Final
 from nscontainer import units
 from nscontainer.card import CELL, COLUMNS, ICONS, SOFT, TABLE, escaped, pairs
 from nscontainer.experiment import rows, statistics
-from nscontainer.experiment.plan import Work
+from nscontainer.experiment.plan import Plan, Work
 from nscontainer.experiment.sweep import Sweep
 from nscontainer.measure.provenance import Provenance
 from nscontainer.measure.text import clean_lines, percent, plural, text_of
@@ -62,15 +62,15 @@ def what(work: Work, width: int = 90) -> str:
     return text_of(said, max(10, width - len(name))) + text_of(name, width)
 
 
-def factors(sweep: Sweep) -> str:
+def factors(plan: Plan) -> str:
     """Say what is varied: ``cpu 20 %, 50 %, 100 % × memory 128 MiB, 256 MiB``."""
     parts = []
-    for factor in sweep.plan.factors:
-        labels = [rows.label(sweep.plan, factor.name, level) for level in factor.levels]
+    for factor in plan.factors:
+        labels = [rows.label(plan, factor.name, level) for level in factor.levels]
         if len(labels) > 6:
             labels = [*labels[:3], "…", *labels[-2:]]
         parts.append(f"{factor.name.replace('_', '-')} {', '.join(labels)}")
-    between = " × " if sweep.plan.mode == "grid" else " with "
+    between = " × " if plan.mode == "grid" else " with "
     return between.join(parts) or "nothing varied"
 
 
@@ -208,7 +208,7 @@ def comparisons(sweep: Sweep) -> list[str]:
 
 def line(sweep: Sweep) -> str:
     """Give the sweep in one line, for a list of them."""
-    parts = [factors(sweep), status(sweep), recorded(sweep)]
+    parts = [factors(sweep.plan), status(sweep), recorded(sweep)]
     return f"<Sweep {text_of(sweep.id, 40)}: {' · '.join(text_of(p, 160) for p in parts if p)}>"
 
 
@@ -216,7 +216,7 @@ def text(sweep: Sweep) -> str:
     """Give the sweep as lines of at most :data:`nscontainer.card.COLUMNS` columns."""
     mark = recorded(sweep)
     lines = [] if mark is None else [f"● {mark}"]
-    lines += [what(sweep.plan.work), factors(sweep)]
+    lines += [what(sweep.plan.work), factors(sweep.plan)]
     lines.append(" · ".join(filter(None, (status(sweep), _parallel(sweep)))))
     levels = table(sweep)
     if levels:
@@ -261,7 +261,7 @@ def _text_table(lines: Sequence[Sequence[str]]) -> list[str]:
 def html(sweep: Sweep) -> str:
     """Give the sweep as HTML that is safe to show, whatever ran and whoever recorded it."""
     mark = recorded(sweep)
-    parts = (factors(sweep), status(sweep), _parallel(sweep))
+    parts = (factors(sweep.plan), status(sweep), _parallel(sweep))
     body = [
         f"<div><strong>● {escaped(mark)}</strong></div>" if mark else "",
         f'<div style="{SOFT}"><code>{escaped(what(sweep.plan.work))}</code></div>',

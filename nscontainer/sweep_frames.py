@@ -168,15 +168,12 @@ _FIGURES: Final = "n failed median low high relative relative_low relative_high 
 
 
 def _factor(sweep: Sweep, by: str | None) -> Factor:
-    factors = {factor.name: factor for factor in sweep.plan.factors}
-    if not factors:
+    found = rows.factor(sweep.plan, by) if sweep.plan.factors else None
+    if found is None:
         raise SpecError(
             "nothing is varied in this sweep", hint='give a list, as cpu=["20%", "50%"]'
         )
-    name = next(iter(factors)) if by is None else by.lstrip("-").replace("-", "_")
-    if name not in factors:
-        raise SpecError(f"{by!r} is not varied in this sweep", hint=f"one of {', '.join(factors)}")
-    return factors[name]
+    return found
 
 
 def _check_metric(frame: pd.DataFrame, name: str) -> None:

@@ -33,11 +33,12 @@ def _limits(sweep: Sweep) -> Iterator[RunWarning]:
 
 def _parent(sweep: Sweep) -> Iterator[RunWarning]:
     """Say where a run's own quota wasn't the lowest."""
-    found = []
-    for run in sweep.runs:
-        parents, own = run.result.record["parents_quota"], run.result.limits.read_back.cpus
-        if parents is not None and (own is None or parents < own):
-            found.append((parents, run))
+    found = [
+        (warning.figures["parents_cpus"], run)
+        for run in sweep.runs
+        for warning in run.result.warnings
+        if warning.code == "parent-quota"
+    ]
     if found:
         least = min(parents for parents, _ in found)
         runs = [run for _, run in found]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nscontainer.errors import SpecError
 from nscontainer.experiment import levels
-from nscontainer.experiment.plan import Plan, Value
+from nscontainer.experiment.plan import Factor, Plan, Value
 from nscontainer.experiment.sweep import Run, Sweep
 
 UNITS: Final[dict[str, str]] = {
@@ -38,6 +39,24 @@ OWN: Final = frozenset(ORDER)
 def units(plan: Plan) -> dict[str, str]:
     """Give the units of the summary's columns, the factors' too."""
     return UNITS | {f.name: unit for f in plan.factors if (unit := factor_unit(plan, f.name))}
+
+
+def factor(plan: Plan, by: str | None) -> Factor | None:
+    """Find a factor by its name, as an option's flag too; without one, the first that is varied.
+
+    Raises
+    ------
+    SpecError
+        There is none of that name.
+    """
+    factors = {factor.name: factor for factor in plan.factors}
+    if by is None:
+        return next(iter(factors.values()), None)
+    name = by.lstrip("-").replace("-", "_")
+    if name not in factors:
+        hint = f"one of {', '.join(factors)}" if factors else "nothing is varied in it"
+        raise SpecError(f"{by!r} is not varied in this sweep", hint=hint)
+    return factors[name]
 
 
 def _is_free(plan: Plan, name: str) -> bool:

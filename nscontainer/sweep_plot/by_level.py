@@ -184,16 +184,7 @@ def _absent(axis: Axes, level: Level, x: float, y: float) -> None:
     """Say at a level's place why it has no median, or that some of its runs don't count."""
     bad = len(level.runs) - len(level.counted)
     if level.failure is not None:
-        axis.plot(
-            [x],
-            [y],
-            marker="X",
-            markersize=10,
-            color=level.colour,
-            markeredgecolor="black",
-            linestyle="",
-            clip_on=False,
-        )
+        labels.failed(axis, x, y, level.colour, clip_on=False)
         text = (
             f"all {len(level.runs)} failed:\n{level.failure}"
             if len(level.runs) > 1

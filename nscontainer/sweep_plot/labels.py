@@ -221,6 +221,20 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def failed(axis: Axes, x: float, y: float, colour: str, *, clip_on: bool = True) -> None:
+    """Mark the place of a level whose runs all failed."""
+    axis.plot(
+        [x],
+        [y],
+        marker="X",
+        markersize=10,
+        color=colour,
+        markeredgecolor="black",
+        linestyle="",
+        clip_on=clip_on,
+    )
+
+
 def short(text: str) -> str:
     """Cut a level's label so that it fits beside a picture."""
     return text_of(text, 22)

@@ -197,15 +197,7 @@ def _mark_failure(axis: Axes, level: Level, it: Band) -> None:
     if level.failure is None:
         return
     at, value = float(it.at[-1]), float(it.median[-1])
-    axis.plot(
-        [at],
-        [value],
-        marker="X",
-        markersize=10,
-        color=level.colour,
-        markeredgecolor="black",
-        linestyle="",
-    )
+    labels.failed(axis, at, value, level.colour)
     right = at < 0.7 * axis.get_xlim()[1]
     axis.annotate(
         f"{labels.short(level.label)}: {level.failure}",

@@ -8,12 +8,10 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from nscontainer import api, errors
 from nscontainer.measure import RunResult
@@ -22,6 +20,9 @@ from nscontainer_magics.display import Display
 from nscontainer_magics.magics import ContainerMagics
 from tests.unit import factories
 from tests.unit import runner_harness as harness
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 # --- the line --------------------------------------------------------------------------------
 
@@ -182,19 +183,6 @@ class FakeApi:
         options["on_stdout"](b"\xa9\n")
         options["on_stderr"](b"\xff")
         return _result(exit_code=0)
-
-
-@pytest.fixture(scope="module")
-def bare_shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell]:
-    """A plain IPython shell that keeps no history and touches nobody's profile."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    InteractiveShell.clear_instance()
-    directory = str(tmp_path_factory.mktemp("ipython"))
-    ip = InteractiveShell.instance(config=config, ipython_dir=directory)
-    ip.colors = "nocolor"
-    yield ip
-    InteractiveShell.clear_instance()
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from IPython.core.completer import CompletionContext
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from nscontainer import errors, sweeps
 from nscontainer.experiment.plan import Plan, Work
@@ -23,6 +21,9 @@ from nscontainer.experiment.sweep import Sweep
 from nscontainer_magics import cell_line, completion, failure, history_command, sweep_view, sweeping
 from nscontainer_magics.magics import ContainerMagics
 from tests.unit import sweep_factories as made
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 # --- the line --------------------------------------------------------------------------------
 
@@ -152,19 +153,6 @@ class FakeSweeps:
                 interrupt.sweep = part(whole, done, "interrupted")
                 raise interrupt
         return whole
-
-
-@pytest.fixture(scope="module")
-def bare_shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell]:
-    """A plain IPython shell that keeps no history and touches nobody's profile."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    InteractiveShell.clear_instance()
-    directory = str(tmp_path_factory.mktemp("ipython"))
-    ip = InteractiveShell.instance(config=config, ipython_dir=directory)
-    ip.colors = "nocolor"
-    yield ip
-    InteractiveShell.clear_instance()
 
 
 @pytest.fixture
