@@ -88,12 +88,14 @@ class Live:
 
     def _look_at_limit(self, container: Container) -> None:
         """Read the other limits now and then: they aren't in the samples, and an update may change them."""
-        from nscontainer.cli.stats import memory_limit
+        from nscontainer.cli.stats import memory_limit_in_force
 
         if time.monotonic() >= self._limit_at:
             self._limit_at = time.monotonic() + _LIMIT_EVERY_S
-            self.progress.memory_limit = memory_limit(container)
-            with contextlib.suppress(NsContainerError, OSError):  # it ends just now
+            with contextlib.suppress(
+                NsContainerError, OSError
+            ):  # it ends just now: what is known stays
+                self.progress.memory_limit = memory_limit_in_force(container)
                 self.progress.flows.limit(container.limits())
 
     def end(self, result: RunResult | None) -> None:

@@ -104,17 +104,28 @@ def _readings(references: Sequence[str], before: dict[str, Reading]) -> list[Usa
 
 
 def memory_limit(container: Container) -> int | None:
-    """Read the memory limit in force, which an update may have changed; None where there is none."""
+    """Read the memory limit in force; None where there is none, or the container has just ended."""
+    with contextlib.suppress(NsContainerError, OSError):
+        return memory_limit_in_force(container)
+    return None
+
+
+def memory_limit_in_force(container: Container) -> int | None:
+    """Read the memory limit, which an update may have changed; None where there is none.
+
+    Raises
+    ------
+    NsContainerError, OSError
+        The container has ended.
+    """
     from nscontainer.linux import cgroup
 
-    with contextlib.suppress(NsContainerError, OSError):
-        group = cgroup.reopen(cgroup.detect(), container.id)
-        try:
-            limit: int | None = group.read_back()["memory_bytes"]
-        finally:
-            group.close()
-        return None if limit is None or limit < 0 else limit
-    return None
+    group = cgroup.reopen(cgroup.detect(), container.id)
+    try:
+        limit: int | None = group.read_back()["memory_bytes"]
+    finally:
+        group.close()
+    return None if limit is None or limit < 0 else limit
 
 
 def usage(
