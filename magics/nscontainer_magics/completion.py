@@ -111,9 +111,10 @@ def _sub_command(words: list[str]) -> Iterable[str]:
     if words[0] == "defaults":
         return _flags(words, _flags_of(defaults.parser()))
     if words[0] == "history":
+        kept: list[str] = []
         with contextlib.suppress(Exception):
-            return [*history_command.ids(), *(["rm"] if len(words) == 2 else [])]
-        return ()
+            kept = history_command.ids()
+        return [*kept, *(["rm", *_images()] if len(words) == 2 else [])]
     if words[0] == "network":
         return _network(words[1:])
     if words[0] in ("update", "create") and (

@@ -8,17 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import options
-from nscontainer.errors import SpecError
+from nscontainer.errors import NotFoundError, SpecError
+from nscontainer_magics import image_commands
 
 if TYPE_CHECKING:
     from nscontainer.experiment.plan import Plan
 
-USAGE: Final = "[ID | rm ID…]"
-SUMMARY: Final = "the sweeps that are kept, as a DataFrame; or one"
+USAGE: Final = "[ID | rm ID… | IMAGE]"
+SUMMARY: Final = "the sweeps that are kept, or one; what made an image"
 
 
 def history(words: list[str]) -> Any:
-    """List the sweeps, give one, or forget some.
+    """List the sweeps, give one, or forget some; with an image's name, list what made it.
 
     Raises
     ------
@@ -40,7 +41,10 @@ def history(words: list[str]) -> Any:
         message = f"{given.words[1]!r} is one argument too many"
         raise SpecError(message, hint="%container history ID gives one sweep")
     if given.words:
-        return store.load(given.words[0])
+        try:
+            return store.load(given.words[0])
+        except NotFoundError:
+            return image_commands.CALLS["history"](words)
     return import_module("pandas").DataFrame([_row(row) for row in store.list()], columns=_COLUMNS)
 
 
