@@ -1,0 +1,212 @@
+"""Run a program as an ordinary user who leaves nothing on the machine.
+
+``python -m tests.ordinary [--uid N] [--single] [--] COMMAND…`` (as root) forks a child that takes a mount
+namespace of its own, where /etc/passwd, group, subuid and subgid have that user, and where the directories
+on the way to this Python may be searched by all; then it becomes the user and executes the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "nsctester"
+UID = 12345
+SUBIDS = 700_000_000
+"""Where the first user's subordinate ids begin; each has 65536 (none of the machine's are there)."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """An ordinary user with a home of their own."""
+
+    uid: int
+    home: Path
+    single: bool
+    """Without subordinate ids."""
+
+    @property
+    def name(self) -> str:
+        """Its login name."""
+        return f"{NAME}{self.uid}"
+
+    @property
+    def subids(self) -> int:
+        """The first of its subordinate ids."""
+        return SUBIDS + self.uid % 1000 * 65536
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the engine keeps its containers."""
+        return self.home / ".local/share/nscontainer"
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 120,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user, and give what it said."""
+        return subprocess.run(
+            self._command(command, env), text=True, capture_output=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=timeout_s, cwd=ROOT, **options,
+        )  # fmt: skip
+
+    def start(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        """Start a command as this user; its process is the command's own."""
+        return subprocess.Popen(self._command(command, env), text=True, cwd=ROOT, **options)
+
+    def python(self, code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run Python code as this user, with nscontainer to import."""
+        return self.run([sys.executable, "-c", code], **options)
+
+    def nscontainer(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command line as this user."""
+        return self.run([sys.executable, "-m", "nscontainer", *words], **options)
+
+    def _command(self, command: Sequence[str], env: Mapping[str, str] | None) -> list[str]:
+        facts = {
+            "uid": self.uid, "name": self.name, "home": str(self.home), "single": self.single,
+            "subids": self.subids, "env": dict(env or {}), "command": list(command),
+        }  # fmt: skip
+        return [sys.executable, "-m", "tests.ordinary", "--become", json.dumps(facts)]
+
+    def processes(self) -> list[int]:
+        """List what runs as this user or one of its subordinate ids."""
+        found = []
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    uid = os.stat(entry.path).st_uid
+                    if uid == self.uid or self.subids <= uid < self.subids + 65536:
+                        found.append(int(entry.name))
+        return found
+
+
+@contextlib.contextmanager
+def person(uid: int = UID, *, single: bool = False) -> Iterator[Person]:
+    """Give a user for a block; afterwards nothing of theirs runs or is on the disk.
+
+    Raises
+    ------
+    AssertionError
+        Something ran on.
+    """
+    home = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir="/var/tmp"))
+    home.chmod(0o700)
+    os.chown(home, uid, uid)
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, uid, uid)
+    one = Person(uid, home, single)
+    try:
+        yield one
+        left = _settled(one)
+    finally:
+        for pid in one.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _settled(one)
+        shutil.rmtree(home)
+    assert not left, f"ran on: {left}"
+
+
+def _settled(one: Person) -> list[int]:
+    """Wait until nothing of theirs runs; give what does for good."""
+    deadline = time.monotonic() + 10
+    while (left := one.processes()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+# --- in the child ----------------------------------------------------------------------------
+
+
+def _become(facts: dict[str, Any]) -> None:
+    """Be that user, in a mount namespace of its own, and execute; never returns."""
+    sys.path.insert(0, str(ROOT))
+    from nscontainer.linux import clone, mount
+
+    uid, name, home = int(facts["uid"]), str(facts["name"]), str(facts["home"])
+    clone.unshare(clone.CLONE_NEWNS)
+    mount.make_private()
+    subids = "" if facts["single"] else f"{name}:{facts['subids']}:65536\n"
+    added = {
+        "/etc/passwd": f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n",
+        "/etc/group": f"{name}:x:{uid}:\n",
+        "/etc/subuid": subids,
+        "/etc/subgid": subids,
+    }
+    for path, text in added.items():
+        _replace(path, Path(path).read_text(encoding="utf-8") + text)
+    for path in (sys.base_prefix, sys.prefix, str(ROOT)):
+        _open_way(path)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("NSCONTAINER_", "XDG_"))}
+    environ |= {"HOME": home, "USER": name, "LOGNAME": name, "XDG_RUNTIME_DIR": f"{home}/run"}
+    environ |= {"PYTHONPATH": f"{ROOT}:{ROOT}/magics", "PYTHONDONTWRITEBYTECODE": "1"}
+    environ |= {"NSCONTAINER_RUNS": f"{home}/runs", "IPYTHONDIR": f"{home}/ipython"}
+    environ |= {"TMPDIR": "/tmp"} | facts["env"]
+    command = facts["command"]
+    os.execvpe(command[0], command, environ)
+
+
+def _replace(path: str, text: str) -> None:
+    """Have another text at a path of /etc, in this namespace alone: a file of a tmpfs."""
+    from nscontainer.linux import mount
+
+    tree = mount.new_filesystem("tmpfs", {"mode": "0755"}, source="ordinary")
+    fd = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=tree)
+    os.write(fd, text.encode())
+    os.close(fd)
+    mount.move_mount(mount.open_tree("file", dirfd=tree), path)
+
+
+def _open_way(path: str) -> None:
+    """Make what only root may reach (a Python below /root) reachable, and nothing beside it."""
+    from nscontainer.linux import mount
+
+    for above in reversed(Path(path).parents):
+        if not above.stat().st_mode & 0o001:
+            own = mount.open_tree(path)
+            cover = mount.new_filesystem("tmpfs", {"mode": "0755"}, source="ordinary")
+            mount.move_mount(cover, str(above))
+            os.makedirs(path)
+            mount.move_mount(own, path)
+            return
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command as a user, by hand."""
+    if arguments[:1] == ["--become"]:
+        _become(json.loads(arguments[1]))
+    parser = argparse.ArgumentParser(prog="python -m tests.ordinary", description=__doc__)
+    parser.add_argument("--uid", type=int, default=UID)
+    parser.add_argument("--single", action="store_true", help="without subordinate ids")
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args(arguments)
+    with person(given.uid, single=given.single) as one:
+        return one.start(given.command).wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
