@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -64,7 +65,7 @@ def execute(
     ----------
     check
         Raise where the very first run failed by itself: neither memory nor time ended it. Later
-        failures are findings.
+        failures are findings. A sweep that ended so, without any run, isn't kept.
     begun
         What there is of it from another time.
 
@@ -83,10 +84,13 @@ def execute(
         work.go()
     except BaseException as error:
         runner.stop()
+        # As it is kept: the interrupt may have come just after a run was.
+        kept = dataclasses.replace(store.load(id), status="interrupted")
         store.end(id, "interrupted")
         if isinstance(error, (KeyboardInterrupt, CommandError, HostError)):
-            # As it is kept: the interrupt may have come just after a run was.
-            error.sweep = store.load(id)  # type: ignore[union-attr]
+            error.sweep = kept  # type: ignore[union-attr]
+        if not isinstance(error, KeyboardInterrupt) and not (kept.runs or kept.warmups):
+            store.delete(id)  # nothing came of it, and the error is with who asked
         raise
     store.end(id, "complete")
     return store.load(id)

@@ -286,6 +286,9 @@ class Store:
         try:
             if make:
                 os.makedirs(self.path, mode=0o700, exist_ok=True)
+                # SQLite would make it as the umask lets it; its journal is made with the same mode.
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                os.close(os.open(self._file, flags, 0o600))
             mode = "rwc" if make else "rw"
             uri = f"file:{_quoted(self._file)}?mode={mode}"
             db = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)

@@ -98,7 +98,7 @@ def test_until(store: Store) -> None:
 
 
 def test_first_failure(store: Store) -> None:
-    """Of the very first run a failure by itself is raised with its result; a later one is a row."""
+    """A failure by itself of the very first run is raised, and nothing is kept; a later one is a row."""
 
     class Failing(Fake):
         def submit(self, turn: Turn, tick: Callable[[str], None]) -> Future[Done]:
@@ -112,6 +112,8 @@ def test_first_failure(store: Store) -> None:
     with pytest.raises(CommandError) as caught:
         carried_out(plan, Failing(), store)
     assert caught.value.exit_code == 3
+    assert len(caught.value.sweep) == 0  # type: ignore[attr-defined]
+    assert store.list() == []
     assert len(carried_out(plan, Failing(width=2), store).runs) == 6
 
 

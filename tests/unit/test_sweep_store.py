@@ -71,6 +71,17 @@ def test_what_is_kept_comes_back(store: Store) -> None:
     assert (row["id"], row["runs"], row["status"]) == (name, 1, "complete")
 
 
+def test_nobody_else_reads_it(store: Store) -> None:
+    """Whatever the umask: a cell's code and output may be private."""
+    before = os.umask(0)
+    try:
+        store.end(store.begin(PLAN, {}), "complete")
+    finally:
+        os.umask(before)
+    modes = {e.name: stat.S_IMODE(e.stat().st_mode) for e in os.scandir(store.path)}
+    assert modes == {"runs.sqlite": 0o600, "runs.sqlite.lock": 0o600}
+
+
 def test_a_run_is_kept_once(store: Store) -> None:
     """The same turn again, as from a worker that was thought lost, changes nothing."""
     name = store.begin(PLAN, {})
