@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import zipfile
@@ -10,26 +11,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer.errors import NotFoundError, SpecError
+from nscontainer.experiment import words
 from nscontainer.experiment.store import Store
 from nscontainer.measure import result
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from nscontainer.experiment.plan import Plan
+    from nscontainer.experiment.plan import Work
 
 _ID = re.compile(r"[0-9a-f]{2,12}")
 _COLUMNS: Final = ("created", "status", "what", "factors", "points", "runs", "host")
+_WIDTH: Final = 60
 STATUSES: Final = ("complete", "interrupted", "running")
 
 
-def table(status: str | None = None) -> DataFrame:
+def table(status: str | None = None, what: str | None = None) -> DataFrame:
     """Give the sweeps that are kept, the newest first: one row each, by its id.
 
     Parameters
     ----------
     status
         Only ``complete``, ``interrupted`` or ``running`` ones.
+    what
+        Only those in whose work (the code, the command, what it is called) this text is, whatever its
+        case.
 
     Raises
     ------
@@ -41,20 +47,20 @@ def table(status: str | None = None) -> DataFrame:
     if status is not None and status not in STATUSES:
         message = f"no sweep can be {status!r}"
         raise SpecError(message, hint=", ".join(STATUSES))
-    from nscontainer import sweep_card  # numpy: not for each load()
-
     rows, ids = [], []
     for row in Store().list():
         if status not in (None, row["status"]):
             continue
         plan = row["plan"]
+        if what is not None and what.lower() not in _all_of(plan.work).lower():
+            continue
         ids.append(row["id"])
         rows.append(
             {
                 "created": datetime.fromtimestamp(row["created_unix"], UTC),
                 "status": row["status"],
-                "what": what(plan),
-                "factors": sweep_card.factors(plan),
+                "what": words.what(plan.work, _WIDTH),
+                "factors": words.factors(plan),
                 "points": len(plan.points()),
                 "runs": row["runs"],
                 "host": row["host"],
@@ -66,7 +72,9 @@ def table(status: str | None = None) -> DataFrame:
     return frame
 
 
-def runs(sweep: str | None = None, *, status: str | None = None) -> DataFrame:
+def runs(
+    sweep: str | None = None, *, status: str | None = None, what: str | None = None
+) -> DataFrame:
     """Give what has been kept as a frame: the sweeps, or the runs of one.
 
     Parameters
@@ -76,6 +84,8 @@ def runs(sweep: str | None = None, *, status: str | None = None) -> DataFrame:
         sweep, the newest first: ``created, status, what, factors, points, runs, host``.
     status
         Of sweeps: only ``complete``, ``interrupted`` or ``running`` ones.
+    what
+        Of sweeps: only those in whose work (code, command, name) this text is.
 
     Raises
     ------
@@ -88,10 +98,19 @@ def runs(sweep: str | None = None, *, status: str | None = None) -> DataFrame:
     >>> nscontainer.load(nscontainer.runs().index[0]).plot()  # the newest  # doctest: +SKIP
     """
     if sweep is None:
-        return table(status)
-    if status is not None:
-        raise SpecError("status is of sweeps, not of their runs", hint="leave one of them out")
+        return table(status, what)
+    for name, value in (("status", status), ("what", what)):
+        if value is not None:
+            raise SpecError(f"{name} is of sweeps, not of their runs", hint="leave one of them out")
     return Store().load(sweep).summary
+
+
+def add_filters_to(parser: argparse.ArgumentParser) -> None:
+    """Add :func:`table`'s arguments to a front end's parser."""
+    parser.add_argument("--status", choices=STATUSES, help="only those that are so")
+    parser.add_argument(
+        "--what", metavar="TEXT", help="only those that have this in their code, command or name"
+    )
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -128,20 +147,13 @@ def load(path: str | os.PathLike[str]) -> Any:
     return result.load(name)
 
 
+def _all_of(work: Work) -> str:
+    return "\n".join([work.name or "", " ".join(work.command or ()), work.code or ""])
+
+
 def _is_sweep(name: str) -> bool:
     try:
         with zipfile.ZipFile(name) as archive:
             return "sweep.json" in archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False  # a result's reader says what is wrong with it
-
-
-def what(plan: Plan) -> str:
-    """Say in a few words what a plan runs."""
-    work = plan.work
-    if work.name is not None:
-        return work.name
-    if work.command is not None and work.code is None:
-        return " ".join(work.command)
-    lines = [line.strip() for line in (work.code or "").splitlines()]
-    return next((line for line in lines if line and not line.startswith("#")), "")

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from nscontainer import history, sweeps
 from nscontainer.card import CELL, TABLE, escaped
 from nscontainer.errors import SpecError
-from nscontainer.experiment import rows, statistics
+from nscontainer.experiment import rows, statistics, words
 from nscontainer.experiment.plan import Factor, Plan
 from nscontainer.experiment.sweep import Sweep
 from nscontainer.measure.provenance import Provenance
 from nscontainer.measure.text import text_of
-from nscontainer.sweep_card import figure
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -198,10 +197,10 @@ class Rerun:
             lines.append(
                 (
                     text_of(row.label, 40),
-                    _figure(metric, row.there),
-                    _between(metric, row.there_low, row.there_high),
-                    _figure(metric, row.here),
-                    _between(metric, row.here_low, row.here_high),
+                    words.figure(metric, row.there),
+                    words.between(metric, row.there_low, row.there_high),
+                    words.figure(metric, row.here),
+                    words.between(metric, row.here_low, row.here_high),
                     ratio,
                     str(row.verdict),
                 )
@@ -362,11 +361,3 @@ def _or_dash(value: Any) -> Any:
 
 def _written(value: float, form: str) -> str:
     return "–" if math.isnan(value) else form.format(value)
-
-
-def _figure(metric: str, value: float) -> str:
-    return "–" if math.isnan(value) else figure(metric, value)
-
-
-def _between(metric: str, low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{figure(metric, low)} – {figure(metric, high)}"

@@ -6,25 +6,20 @@ it was recorded elsewhere, that stands on top.
 
 from __future__ import annotations
 
-import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from nscontainer import units
 from nscontainer.card import CELL, COLUMNS, ICONS, SOFT, TABLE, escaped, pairs
-from nscontainer.experiment import rows, statistics
-from nscontainer.experiment.plan import Plan, Work
+from nscontainer.experiment import rows, statistics, words
 from nscontainer.experiment.sweep import Sweep
 from nscontainer.measure.provenance import Provenance
-from nscontainer.measure.text import clean_lines, percent, plural, text_of
+from nscontainer.measure.text import plural, text_of
 
 MOST_ROWS: Final = 40
 TEXT_ROWS: Final = 12
 TEXT_WARNINGS: Final = 6
-_NONE: Final = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +42,6 @@ class Level:
 
 
 # --- what is said ----------------------------------------------------------------------------
-
-
-def what(work: Work, width: int = 90) -> str:
-    """Say what is run: ``cell: import time; t = …``, ``sort -n data``."""
-    if work.kind == "cell":
-        lines = [ln for ln in clean_lines(work.code or "") if not ln.startswith(("#", "%"))]
-        said = "cell: " + ("; ".join(lines).replace(":; ", ": ") or "(empty)")
-    else:
-        said = shlex.join(word.removeprefix("#\n") for word in work.command or ())
-        first = next(iter(clean_lines(work.code or "")), "")
-        said = f"{said} {first}" if work.kind == "script" and first else said
-    name = f" ({work.name})" if work.name else ""
-    return text_of(said, max(10, width - len(name))) + text_of(name, width)
-
-
-def factors(plan: Plan) -> str:
-    """Say what is varied: ``cpu 20 %, 50 %, 100 % × memory 128 MiB, 256 MiB``."""
-    parts = []
-    for factor in plan.factors:
-        labels = [rows.label(plan, factor.name, level) for level in factor.levels]
-        if len(labels) > 6:
-            labels = [*labels[:3], "…", *labels[-2:]]
-        parts.append(f"{factor.name.replace('_', '-')} {', '.join(labels)}")
-    between = " × " if plan.mode == "grid" else " with "
-    return between.join(parts) or "nothing varied"
 
 
 def status(sweep: Sweep) -> str:
@@ -133,9 +103,9 @@ def table(sweep: Sweep) -> list[Level]:
         ran.setdefault(run.turn.point, []).append(run.result.ok)
     verdicts = _verdicts(sweep, plan.factors[0].name) if len(plan.factors) == 1 else []
 
-    def middle(name: str, point: int) -> float | None:
+    def middle(name: str, point: int) -> str:
         values = [value for _, value in found[name].get(point, ())]
-        return median(values) if values else None
+        return words.figure(name, median(values) if values else None)
 
     levels = []
     for point in plan.points():
@@ -143,41 +113,24 @@ def table(sweep: Sweep) -> list[Level]:
         if not oks:
             continue
         values = [value for _, value in found[plan.metric].get(point.index, ())]
-        share, throttled = middle("cpu_share", point.index), middle("throttled_share", point.index)
-        peak = middle("peak_memory", point.index)
         bad = len(oks) - sum(oks)
         levels.append(
             Level(
                 labels=tuple(rows.label(plan, name, v) for name, v in point.levels.items()),
                 count=f"{len(oks)} ({bad} failed)" if bad else str(len(oks)),
-                value=figure(plan.metric, median(values)) if values else _NONE,
+                value=words.figure(plan.metric, median(values) if values else None),
                 interval=_interval(sweep, values),
-                share=_NONE if share is None else percent(share),
-                throttled=_NONE if throttled is None else percent(throttled),
-                peak=_NONE if peak is None else units.format_size(peak),
+                share=middle("cpu_share", point.index),
+                throttled=middle("throttled_share", point.index),
+                peak=middle("peak_memory", point.index),
                 verdict=verdicts[point.index] if verdicts else "",
             )
         )
     return levels
 
 
-def figure(metric: str, value: float) -> str:
-    """Write a figure of a column of the summary with its unit."""
-    match rows.UNITS.get(metric):
-        case "s":
-            return units.format_seconds(value)
-        case "bytes":
-            return units.format_size(value)
-        case "share" | "CPUs":
-            return percent(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def _interval(sweep: Sweep, values: Sequence[float]) -> str:
-    low, high = statistics.interval(values, sweep.plan.seed)
-    if math.isnan(low):
-        return _NONE
-    return f"{figure(sweep.plan.metric, low)} – {figure(sweep.plan.metric, high)}"
+    return words.between(sweep.plan.metric, *statistics.interval(values, sweep.plan.seed))
 
 
 def _verdicts(sweep: Sweep, by: str) -> list[str]:
@@ -208,7 +161,7 @@ def comparisons(sweep: Sweep) -> list[str]:
 
 def line(sweep: Sweep) -> str:
     """Give the sweep in one line, for a list of them."""
-    parts = [factors(sweep.plan), status(sweep), recorded(sweep)]
+    parts = [words.factors(sweep.plan), status(sweep), recorded(sweep)]
     return f"<Sweep {text_of(sweep.id, 40)}: {' · '.join(text_of(p, 160) for p in parts if p)}>"
 
 
@@ -216,7 +169,7 @@ def text(sweep: Sweep) -> str:
     """Give the sweep as lines of at most :data:`nscontainer.card.COLUMNS` columns."""
     mark = recorded(sweep)
     lines = [] if mark is None else [f"● {mark}"]
-    lines += [what(sweep.plan.work), factors(sweep.plan)]
+    lines += [words.what(sweep.plan.work), words.factors(sweep.plan)]
     lines.append(" · ".join(filter(None, (status(sweep), _parallel(sweep)))))
     levels = table(sweep)
     if levels:
@@ -261,10 +214,10 @@ def _text_table(lines: Sequence[Sequence[str]]) -> list[str]:
 def html(sweep: Sweep) -> str:
     """Give the sweep as HTML that is safe to show, whatever ran and whoever recorded it."""
     mark = recorded(sweep)
-    parts = (factors(sweep.plan), status(sweep), _parallel(sweep))
+    parts = (words.factors(sweep.plan), status(sweep), _parallel(sweep))
     body = [
         f"<div><strong>● {escaped(mark)}</strong></div>" if mark else "",
-        f'<div style="{SOFT}"><code>{escaped(what(sweep.plan.work))}</code></div>',
+        f'<div style="{SOFT}"><code>{escaped(words.what(sweep.plan.work))}</code></div>',
         f'<div style="margin:2px 0 6px 0">{" · ".join(escaped(p) for p in parts if p)}</div>',
         _html_table(sweep),
         "".join(f"<div>{escaped(said)}</div>" for said in comparisons(sweep)),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from nscontainer import options
 from nscontainer.errors import NotFoundError, SpecError
 from nscontainer_magics import image_commands
 
-if TYPE_CHECKING:
-    from nscontainer.experiment.plan import Plan
-
-USAGE: Final = "[ID | rm ID… | IMAGE]"
+USAGE: Final = "[--status S] [--what TEXT] | [ID | rm ID… | IMAGE]"
 SUMMARY: Final = "the sweeps that are kept, or one; what made an image"
 
 
@@ -26,9 +21,13 @@ def history(words: list[str]) -> Any:
     SpecError, NotFoundError
         An id is missing or unknown.
     """
-    store = import_module("nscontainer.experiment.store").Store()
+    store, kept = (
+        import_module("nscontainer.experiment.store").Store(),
+        import_module("nscontainer.history"),
+    )
     parser = options.Parser(prog="%container history", add_help=False)
     parser.add_argument("words", metavar="ID", nargs="*")
+    kept.add_filters_to(parser)
     given: Any = parser.parse_args(words)
     if given.words[:1] == ["rm"]:
         if not given.words[1:]:
@@ -41,30 +40,14 @@ def history(words: list[str]) -> Any:
         message = f"{given.words[1]!r} is one argument too many"
         raise SpecError(message, hint="%container history ID gives one sweep")
     if given.words:
+        if given.status is not None or given.what is not None:
+            message = "--status and --what choose from the list of sweeps"
+            raise SpecError(message, hint="leave the id out")
         try:
             return store.load(given.words[0])
         except NotFoundError:
             return image_commands.CALLS["history"](words)
-    return import_module("pandas").DataFrame([_row(row) for row in store.list()], columns=_COLUMNS)
-
-
-_COLUMNS: Final = ["id", "created", "status", "what", "varied", "runs", "host"]
-
-
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    plan: Plan = row["plan"]
-    work = plan.work
-    text = work.name or work.code or " ".join(work.command or ())
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return {
-        "id": row["id"],
-        "created": datetime.fromtimestamp(row["created_unix"], tz=UTC).replace(microsecond=0),
-        "status": row["status"],
-        "what": (lines or [""])[0][:60],
-        "varied": " × ".join(f"{f.name} ({len(f.levels)})" for f in plan.factors),
-        "runs": row["runs"],
-        "host": row["host"],
-    }
+    return kept.table(given.status, given.what)
 
 
 def ids() -> list[str]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import units
-from nscontainer.experiment import levels
 from nscontainer.experiment import rows as experiment_rows
+from nscontainer.experiment import words
 from nscontainer.measure.text import plural
 from nscontainer.palette import BLUE
 from nscontainer_magics.display import Place, encodable
@@ -27,7 +27,7 @@ from nscontainer_magics.live import NotebookView, view_for
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from nscontainer.experiment.plan import Plan, Point
+    from nscontainer.experiment.plan import Plan
     from nscontainer.experiment.progress import Progress
     from nscontainer.experiment.sweep import Sweep
 
@@ -48,12 +48,7 @@ class Row:
 # --- words -----------------------------------------------------------------------------------
 
 
-def named(point: Point) -> str:
-    """Give a point's levels in words: ``cpu 20 % · memory 256 MiB``."""
-    return " · ".join(f"{name} {levels.label(name, level)}" for name, level in point.levels.items())
-
-
-def words(now: Progress) -> str:
+def told(now: Progress) -> str:
     """Say how far it is: ``7 of 20 runs · 12 s left``."""
     said = [f"{now.done} of {plural(now.total, 'run')}"]
     if now.left_s is not None:
@@ -68,7 +63,7 @@ def doing(now: Progress) -> str:
     if now.point is None:
         return ""
     warming = "warming up: " if now.turn is not None and now.turn.warmup else ""
-    return warming + named(now.point)
+    return warming + experiment_rows.named(now.sweep.plan, now.point.index)
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -81,30 +76,24 @@ def rows(sweep: Sweep) -> list[Row]:
     for run in sweep.runs:
         found.setdefault(run.turn.point, []).append(experiment_rows.figure(run, metric))
     return [
-        _row(point, found[point.index], metric)
+        _row(sweep.plan, point.index, found[point.index])
         for point in sweep.plan.points()
         if point.index in found
     ]
 
 
-def _row(point: Point, values: Sequence[float | None], metric: str) -> Row:
+def _row(plan: Plan, point: int, values: Sequence[float | None]) -> Row:
     known = [one for one in values if one is not None]
-    label = named(point) or "all runs"
+    label = experiment_rows.named(plan, point)
     if not known:
         return Row(label, len(values), "failed", "")
-    median, interval = _shown(statistics.median(known), metric), ""
+    median, interval = words.figure(plan.metric, statistics.median(known)), ""
     if len(known) > 2:
         with contextlib.suppress(ImportError):  # without numpy there is no interval
             from nscontainer.experiment.statistics import interval as interval_of
 
-            low, high = interval_of(known)
-            if low == low and high == high:  # noqa: PLR0124  # not NaN
-                interval = f"{_shown(low, metric)} … {_shown(high, metric)}"
+            interval = words.between(plan.metric, *interval_of(known))
     return Row(label, len(values), median, interval)
-
-
-def _shown(figure: float, metric: str) -> str:
-    return units.format_seconds(figure) if metric.endswith("_s") else f"{figure:.4g}"
 
 
 # --- in a notebook ---------------------------------------------------------------------------
@@ -120,7 +109,7 @@ def drawn(now: Progress, so_far: Sequence[Row], metric: str) -> str:
         '<span role="progressbar" style="width:220px;height:9px;border-radius:4px;overflow:hidden;'
         'background:rgba(128,128,128,.25)">'
         f'<span style="display:block;height:100%;width:{full:.1f}%;background:{BLUE}"></span></span>'
-        f"<span>{html.escape(words(now))}</span>"
+        f"<span>{html.escape(told(now))}</span>"
         f'<span style="opacity:.75">{html.escape(doing(now))}</span></div>'
         f"{_table(so_far, metric)}</div>"
     )
@@ -153,7 +142,7 @@ class Board:
 
     def show(self, now: Progress, so_far: Sequence[Row], plan: Plan) -> None:
         """Show how far it is."""
-        said = f"{words(now)} · {doing(now)}".rstrip(" ·")
+        said = f"{told(now)} · {doing(now)}".rstrip(" ·")
         self._place.show({"text/html": drawn(now, so_far, plan.metric), "text/plain": said})
 
     def make_way(self) -> None:
@@ -180,7 +169,7 @@ class Line:
     def show(self, now: Progress, so_far: Sequence[Row], plan: Plan) -> None:
         """Show how far it is."""
         del so_far, plan
-        line = f"[{words(now)} · {doing(now)}".rstrip(" ·") + "]"
+        line = f"[{told(now)} · {doing(now)}".rstrip(" ·") + "]"
         line = line[: shutil.get_terminal_size().columns - 1]
         self._stream.write(f"\r\x1b[K{encodable(line, self._stream)}")
         self._stream.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,25 +15,28 @@ from nscontainer.cli.sweep import INTERRUPTED, check_file, picture
 from nscontainer.cli.text import for_each, shorten, table
 from nscontainer.errors import SpecError
 
-_WIDTH = 40
+_WIDTH = 60
 
 
 def history_command(argv: Sequence[str]) -> int:
     """List the sweeps, remove some; with an image's name list what made it, as Docker does."""
-    words = [text for text in argv if not text.startswith("-")]
-    if words[:1] == ["rm"]:
-        return _remove(words[1:])
-    if words:
-        return int(import_module("nscontainer.cli.images").history_command(argv))
+    history = import_module("nscontainer.history")
     made = options.Parser(
         prog="nscontainer history",
-        usage="nscontainer history [--json] | rm ID… | IMAGE",
+        usage="nscontainer history [--status S] [--what TEXT] [--json] | rm ID… | IMAGE",
         description="List the sweeps that are kept, the newest first; rm removes some. With an "
         "image's name, list its layers and what made them.",
     )
+    made.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     made.add_argument("--json", action="store_true", help="as JSON")
-    given = made.parse_args(argv)
-    frame = import_module("nscontainer.history").table()
+    history.add_filters_to(made)
+    given, _ = made.parse_known_args(argv)
+    if given.words[:1] == ["rm"]:
+        return _remove(given.words[1:])
+    if given.words:  # an image's has options of its own
+        return int(import_module("nscontainer.cli.images").history_command(argv))
+    made.parse_args(argv)
+    frame = history.table(given.status, given.what)
     if given.json:
         print(
             json.dumps(

@@ -16,7 +16,8 @@ from nscontainer.cli.engine import explained
 from nscontainer.cli.run import check_writable, is_here
 from nscontainer.cli.text import error_line, printable, shorten, table
 from nscontainer.errors import CommandError, SpecError, one_line
-from nscontainer.experiment import levels
+from nscontainer.experiment import rows as experiment_rows
+from nscontainer.experiment import words
 from nscontainer.units import format_seconds
 
 if TYPE_CHECKING:
@@ -193,8 +194,7 @@ def progress_text(progress: Progress) -> str:
     if progress.what:
         parts.append(progress.what)
     elif progress.point is not None:
-        named = (f"{name} {levels.label(name, of)}" for name, of in progress.point.levels.items())
-        parts.append(", ".join(named))
+        parts.append(experiment_rows.named(progress.sweep.plan, progress.point.index))
     return " · ".join(parts)
 
 
@@ -228,13 +228,12 @@ def report(done: Sweep, *, quiet: bool = False) -> str:
     """Give the tables of the levels, the warnings and where it is kept."""
     parts = [f"{len(done)} run{'s' * (len(done) != 1)}, kept as {done.id}"]
     metric = done.plan.metric
-    unit = done.summary.attrs["units"].get(metric, "")
     varied = [factor.name for factor in done.plan.factors if len(factor.levels) > 1]
     try:
-        parts += [compare_table(name, metric, unit, done.compare(name)) for name in varied]
+        parts += [compare_table(name, metric, done.compare(name)) for name in varied]
         if not varied and metric in done.summary:
             values = done.summary[metric].dropna()
-            ends = [_value(float(values.quantile(share)), unit) for share in (0, 0.5, 1)]
+            ends = [words.figure(metric, float(values.quantile(share))) for share in (0, 0.5, 1)]
             parts.append(f"{metric}: median {ends[1]}, from {ends[0]} to {ends[2]}")
     except SpecError as error:  # no run has the metric; they are kept nevertheless
         parts.append(f"nothing to compare: {printable(one_line(error))}")
@@ -243,19 +242,20 @@ def report(done: Sweep, *, quiet: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def compare_table(factor: str, metric: str, unit: str, frame: DataFrame) -> str:
+def compare_table(factor: str, metric: str, frame: DataFrame) -> str:
     """Lay out a comparison: a row a level, its median and interval, and how it differs."""
+    found: list[Any] = list(frame.itertuples())
     rows = [
         [
             str(row.label),
             str(row.n),
-            _value(row.median, unit),
-            _interval(row.low, row.high, unit),
+            words.figure(metric, row.median),
+            words.between(metric, row.low, row.high),
             _times(row.relative),
             _between(row.relative_low, row.relative_high),
             str(row.verdict),
         ]
-        for row in frame.itertuples()
+        for row in found
     ]
     head = [
         factor.upper().replace("_", " "),
@@ -269,21 +269,10 @@ def compare_table(factor: str, metric: str, unit: str, frame: DataFrame) -> str:
     return table(head, rows)
 
 
-def _value(value: Any, unit: str) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    return format_seconds(value) if unit == "s" else f"{value:.4g}{f' {unit}' if unit else ''}"
-
-
-def _interval(low: Any, high: Any, unit: str) -> str:
-    ends = _value(low, unit), _value(high, unit)
-    return "–" if "–" in ends else f"{ends[0]} to {ends[1]}"
-
-
 def _times(value: Any) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3g} ×"
 
 
 def _between(low: Any, high: Any) -> str:
     ends = _times(low), _times(high)
-    return "–" if "–" in ends else f"{ends[0].removesuffix(' ×')} to {ends[1]}"
+    return "–" if "–" in ends else f"{ends[0].removesuffix(' ×')} – {ends[1]}"

@@ -10,14 +10,13 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from nscontainer import drawing
-from nscontainer.experiment import levels
-from nscontainer.measure.text import clean_lines, plural, text_of
+from nscontainer.experiment import levels, words
+from nscontainer.measure.text import plural, text_of
 from nscontainer.sweep_plot import groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nscontainer.experiment.plan import Work
     from nscontainer.experiment.sweep import Sweep
     from nscontainer.sweep_plot.groups import Level
 
@@ -35,7 +34,7 @@ def title(axis: Axes, sweep: Sweep, what: str, drawn: Sequence[str]) -> None:
     drawn
         The factors that are seen in it; the others are taken together.
     """
-    lines = [work(sweep.plan.work)]
+    lines = [words.what(sweep.plan.work)]
     over = groups.pooled(sweep.plan, *drawn)
     lines.append(" ".join(part for part in (what, over) if part))
     lines.append(" · ".join([counted(sweep), *_conditions(sweep), f"seed {sweep.plan.seed}"]))
@@ -47,17 +46,6 @@ def title(axis: Axes, sweep: Sweep, what: str, drawn: Sequence[str]) -> None:
     width = max(30, int(_size_pt(axis)[0] / 4.4))
     wrapped = [part for line in lines for part in textwrap.wrap(line, width)[:2]]
     axis.set_title("\n".join(wrapped), loc="left", fontsize=drawing.SMALL, parse_math=False)
-
-
-def work(of: Work, width: int = 90) -> str:
-    """Say what ran, as :func:`nscontainer.measure.headline.what` does of a run."""
-    if of.name:
-        return text_of(of.name, width)
-    if of.code is not None:
-        lines = [line for line in clean_lines(of.code) if not line.startswith(("#", "%"))]
-        joined = "; ".join(lines).replace(":; ", ": ")
-        return f"{of.kind}: " + text_of(joined or "(empty)", width)
-    return text_of(" ".join(of.command or ()), width)
 
 
 def counted(sweep: Sweep) -> str:

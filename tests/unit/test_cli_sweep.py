@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 import types
@@ -143,11 +144,11 @@ def test_the_table_of_a_comparison() -> None:
             "relative_high": [5.2, nan], "p": [0.01, nan], "verdict": ["slower", "baseline"],
         }
     )  # fmt: skip
-    lines = sweep_cli.compare_table("cpu", "wall_s", "s", frame).splitlines()
+    lines = sweep_cli.compare_table("cpu", "wall_s", frame).splitlines()
     assert lines[0].split() == "CPU RUNS WALL_S 95 % RELATIVE 95 % VERDICT".split()
     assert "5 s" in lines[1]
-    assert "4.9 s to 5.1 s" in lines[1]
-    assert "4.8 to 5.2 ×" in lines[1]
+    assert "4.9 s – 5.1 s" in lines[1]
+    assert "4.8 – 5.2 ×" in lines[1]
     assert lines[1].endswith("slower")
     assert lines[2].count("–") == 2
 
@@ -193,7 +194,14 @@ def test_history_lists_sweeps(
         {"id": ["3f2a"], "created": [pd.Timestamp("2026-01-02 03:04", tz="UTC")],
          "what": ["echo \x1b[2J"], "points": [3], "host": [None]}
     )  # fmt: skip
-    module(monkeypatch, "nscontainer.history", table=lambda: frame)
+    asked: list[Any] = []
+    kept = importlib.import_module("nscontainer.history")
+
+    def listed(*which: str | None) -> pd.DataFrame:
+        asked.append(which)
+        return frame
+
+    monkeypatch.setattr(kept, "table", listed)
     assert cli.main(["history"]) == 0
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "CREATED", "WHAT", "POINTS", "HOST"]
@@ -202,6 +210,9 @@ def test_history_lists_sweeps(
     assert row.endswith("–")
     assert cli.main(["history", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["id"] == "3f2a"
+    assert cli.main(["history", "--what", "dd if", "--status", "complete"]) == 0
+    assert asked == [(None, None), (None, None), ("complete", "dd if")]
+    assert cli.main(["history", "--status", "gone"]) == 125
 
 
 def test_history_removes_sweeps(

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 import nscontainer
-from nscontainer import history
 from nscontainer.errors import NotFoundError, SpecError
-from nscontainer.experiment.plan import Work
 from nscontainer.experiment.store import Store
 from nscontainer.measure.conditions import Conditions
 from nscontainer.measure.result_file import ResultFileError
@@ -39,7 +37,11 @@ def test_sweeps_are_rows_the_newest_first(store: Store) -> None:
     assert list(table.index) == [second, first]
     assert list(table["status"]) == ["running", "complete"]
     assert table.loc[first, "factors"] == "cpu 20 %, 50 % × n 1, 2"
-    assert table.loc[first, "what"] == "total = 0"
+    assert str(table.loc[first, "what"]).startswith("cell: total = 0; for i in range({n}):")
+    assert list(nscontainer.runs(what="TOTAL +=").index) == [second, first]
+    assert nscontainer.runs(what="dd").empty
+    with pytest.raises(SpecError, match="what is of sweeps"):
+        nscontainer.runs(first, what="x")
     assert list(nscontainer.runs(status="complete").index) == [first]
     with pytest.raises(SpecError, match="no sweep can be 'done'"):
         nscontainer.runs(status="done")
@@ -68,18 +70,3 @@ def test_a_result_file_is_loaded_as_before(tmp_path: Path, store: Store) -> None
         nscontainer.load(tmp_path / "none")
     with pytest.raises(NotFoundError, match="no sweep of that id"):
         nscontainer.load("abcdef")
-
-
-@pytest.mark.parametrize(
-    ("work", "said"),
-    [
-        (Work(kind="cell", code="# c\n\nimport os\n"), "import os"),
-        (Work(kind="cell", code="x", name="fib"), "fib"),
-        (Work(kind="command", command=("dd", "if=/dev/zero")), "dd if=/dev/zero"),
-        (Work(kind="script", code="echo 1", command=("sh",)), "echo 1"),
-        (Work(kind="cell", code="\n"), ""),
-    ],
-)
-def test_what_it_ran_in_a_few_words(work: Work, said: str) -> None:
-    """A name, a command, or the first line of code."""
-    assert history.what(sweep_factories.plan().__class__(work=work, factors=())) == said

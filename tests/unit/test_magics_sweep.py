@@ -301,16 +301,16 @@ def test_what_the_progress_says():
     """How far, how long still, what runs; the table has each level so far, with its interval."""
     sweep = made.sweep({"cpu": ("20%", "50%", None), "memory": ("64M",)}, noise=0.01, done=9)
     now = progress(sweep)
-    assert sweep_view.words(now) == "9 of 15 runs · 12 s left"
+    assert sweep_view.told(now) == "9 of 15 runs · 12 s left"
     assert "memory 64 MiB" in sweep_view.doing(now)
     assert sweep_view.doing(progress(sweep, what="waiting for another sweep")).startswith("waiting")
     rows = sweep_view.rows(sweep)
     assert [row.label for row in rows] == [
-        "cpu 20 % · memory 64 MiB", "cpu 50 % · memory 64 MiB", "cpu no limit · memory 64 MiB",
+        "cpu 20 %, memory 64 MiB", "cpu 50 %, memory 64 MiB", "cpu no limit, memory 64 MiB",
     ]  # fmt: skip
     assert [row.n for row in rows] == [3, 3, 3]
     assert rows[0].median.startswith(("4.9", "5"))
-    assert "…" in rows[0].interval
+    assert " – " in rows[0].interval
     drawn = sweep_view.drawn(now, rows, "wall_s")
     assert "width:60.0%" in drawn
     assert drawn.count("<tr") == 4
@@ -370,8 +370,13 @@ def test_the_history(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Store, "list", lambda _: rows)
     monkeypatch.setattr(Store, "load", lambda _, name: f"the sweep {name}")
     monkeypatch.setattr(Store, "delete", lambda _, name: removed.append(name))
-    (row,) = shell.run_line_magic("container", "history").to_dict("records")
-    assert (row["id"], row["what"], row["varied"]) == ("3f2a", "total = 0", "cpu (3)")
+    (row,) = shell.run_line_magic("container", "history").reset_index().to_dict("records")
+    assert (row["id"], row["factors"]) == ("3f2a", "cpu 20 %, 50 %, 100 %")
+    assert row["what"].startswith("cell: total = 0; for i")
+    assert len(shell.run_line_magic("container", "history --what 'TOTAL ='")) == 1
+    assert shell.run_line_magic("container", "history --what other").empty
+    assert shell.run_line_magic("container", "history --status running").empty
+    assert "choose from the list" in run(shell, "%container history 3f2a --status running")[1]
     assert shell.run_line_magic("container", "history 3f2a") == "the sweep 3f2a"
     shell.run_line_magic("container", "history rm 3f2a")
     assert removed == ["3f2a"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nscontainer import card, sweep_card
+from nscontainer.experiment import words
 from nscontainer.experiment.plan import Work
 from nscontainer.experiment.sweep import Sweep
 from tests.unit.sweep_factories import plan, sweep
@@ -142,15 +143,15 @@ def test_what_failed_is_counted() -> None:
     ],
 )
 def test_what_is_run(work: Work, said: str) -> None:
-    assert sweep_card.what(work) == said
+    assert words.what(work) == said
 
 
 def test_figures_are_written_in_their_unit() -> None:
-    assert sweep_card.figure("wall_s", 0.25) == "250 ms"
-    assert sweep_card.figure("peak_memory", 1 << 20) == "1.0 MiB"
-    assert sweep_card.figure("throttled_share", 0.5) == "50.0 %"
-    assert sweep_card.figure("items", 1234567.0) == "1,234,567"
-    assert sweep_card.figure("items", 0.12345) == "0.1235"
+    assert words.figure("wall_s", 0.25) == "250 ms"
+    assert words.figure("peak_memory", 1 << 20) == "1.0 MiB"
+    assert words.figure("throttled_share", 0.5) == "50.0 %"
+    assert words.figure("items", 1234567.0) == "1,234,567"
+    assert words.figure("items", 0.12345) == "0.1235"
 
 
 def test_ipython_prints_the_card() -> None:
