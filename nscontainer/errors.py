@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from nscontainer import rows
+
 
 class NsContainerError(Exception):
     """Base of every error that nscontainer raises on purpose.
@@ -43,8 +45,33 @@ class SpecError(NsContainerError, ValueError):
     """An option or a spec field has a value that can't be used; nothing has been made yet."""
 
 
-class HostError(NsContainerError):
-    """The host lacks something that was asked for: a facility, a privilege, a controller."""
+class _AboutHostError(NsContainerError):
+    """What ``nscontainer doctor`` has a row for."""
+
+    _row: str | None = None
+
+    @property
+    def row(self) -> str | None:
+        """The row of ``nscontainer doctor`` that it comes from; None where the host isn't at fault."""
+        return self._row or rows.of_traceback(self.__traceback__)
+
+    @row.setter
+    def row(self, row: str | None) -> None:
+        self._row = row
+
+
+class HostError(_AboutHostError):
+    """The host lacks something that was asked for: a facility, a privilege, a controller.
+
+    Parameters
+    ----------
+    row
+        The doctor's row, where the module that raises it doesn't tell (:mod:`nscontainer.rows`).
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, row: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self._row = row
 
 
 class NotFoundError(NsContainerError, LookupError):
@@ -59,7 +86,7 @@ class EngineError(NsContainerError):
     """The engine itself failed: a spawner or a monitor died, or answered out of turn."""
 
 
-class SetupError(NsContainerError):
+class SetupError(_AboutHostError):
     """A step of a container's set-up was refused by the kernel.
 
     Parameters
@@ -91,6 +118,7 @@ class SetupError(NsContainerError):
         self.op = op
         self.path = path
         self.errno = errno
+        self._row = rows.of_step(stage, op)
 
 
 class CommandError(NsContainerError):
@@ -170,7 +198,14 @@ class RegistryError(NsContainerError):
 
 
 def one_line(error: BaseException) -> str:
-    """Render an error as the one line a front end prints: what was wrong, then how to mend it."""
+    """Render an error as the one line a front end prints: what was wrong, then how to mend it.
+
+    Where it is the host's, the doctor's row comes last.
+    """
     hint = getattr(error, "hint", None)
+    row = getattr(error, "row", None)
+    if row is not None and "nscontainer doctor" not in (hint or ""):
+        see = f"nscontainer doctor {rows.key(row)}"
+        hint = f"{hint}; {see}" if hint else see
     text = str(error) or type(error).__name__
     return f"{text} ({hint})" if hint else text

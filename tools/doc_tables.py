@@ -21,6 +21,7 @@ if __name__ == "__main__":  # from a checkout, installed or not
 
 from nscontainer import api, cli, options, schema, spec, sweep_options  # noqa: E402
 from nscontainer.cli import image_options  # noqa: E402
+from nscontainer.doctor.table import ROWS  # noqa: E402
 from nscontainer_magics import commands, plot_command  # noqa: E402
 
 _PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -49,6 +50,11 @@ def schema_table() -> str:
 
 def _source(text: str) -> str:
     return "–" if text == "-" else text if text == "the same" else f"`{text}`"
+
+
+def doctor_table() -> str:
+    """Give a row of each of doctor's, and what it means."""
+    return table(["row", "what it means when it isn't ✓"], list(ROWS.items()))
 
 
 def option_tables() -> str:
@@ -130,6 +136,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "schema": schema_table,
+    "doctor-rows": doctor_table,
     "options": option_tables,
     "sweep-options": sweep_table,
     "commands": command_table,

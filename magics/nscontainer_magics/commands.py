@@ -234,8 +234,15 @@ def _logs(words: list[str]) -> None:
 def _doctor(words: list[str]) -> None:
     from nscontainer import doctor
 
-    _parser("doctor").parse_args(words)
-    print(doctor.report(doctor.examine()))
+    parser = _parser("doctor")
+    parser.add_argument("row", nargs="*", metavar="ROW")
+    given = parser.parse_args(words)
+    findings = doctor.examine()
+    if given.row:
+        found = doctor.chosen(findings, " ".join(given.row))
+        print("\n\n".join(map(doctor.at_length, found)))
+    else:
+        print(doctor.report(findings))
 
 
 def _gc(words: list[str]) -> None:
@@ -409,6 +416,6 @@ COMMANDS: Final[dict[str, Command]] = {
         "[--cpu 50% …] [--reset]",
         "what a cell has where its line says nothing",
     ),
-    "doctor": Command(_doctor, "", "what this host can do, and how to mend what it can't"),
+    "doctor": Command(_doctor, "[ROW]", "what this host can do, and how to mend what it can't"),
     "gc": Command(_gc, "", "remove what a crash left"),
 }

@@ -20,17 +20,25 @@ def doctor_command(argv: Sequence[str]) -> int:
     parser = options.Parser(
         prog="nscontainer doctor",
         description="Try for real what containers need, and say how to mend what is missing. "
-        "Exit code 0 where containers run here, else 1.",
+        "Exit code 0 where containers run here (with ROW: where that isn't missing), else 1.",
     )
     parser.add_argument("--json", action="store_true", help="an array of objects")
+    parser.add_argument(
+        "row", nargs="*", metavar="ROW", help="that row alone, at length (as an error names it)"
+    )
     given = parser.parse_args(argv)
     findings = doctor.examine()
+    shown = doctor.chosen(findings, " ".join(given.row)) if given.row else findings
+    width = min(columns(), 120)
     if given.json:
-        print(json.dumps(doctor.to_json(findings), indent=2))
+        print(json.dumps(doctor.to_json(shown), indent=2))
+    elif given.row:
+        print("\n\n".join(doctor.at_length(row, width=width) for row in shown))
     else:
         encoding = sys.stdout.encoding or "ascii"
-        print(doctor.report(findings, width=min(columns(), 120), encoding=encoding))
-    return 1 if any(f.needed and f.status == "missing" for f in findings) else 0
+        print(doctor.report(findings, width=width, encoding=encoding))
+    decisive = shown if given.row else [finding for finding in findings if finding.needed]
+    return 1 if any(finding.status == "missing" for finding in decisive) else 0
 
 
 def gc_command(argv: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nscontainer.doctor.finding import Finding, Status, report, to_json, verdict
+from nscontainer.doctor.finding import Finding, Status, at_length, chosen, report, to_json, verdict
 from nscontainer.doctor.mend import mend, places
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import HostError, NsContainerError, SetupError
@@ -22,6 +22,8 @@ from nscontainer.errors import HostError, NsContainerError, SetupError
 __all__ = [
     "Finding",
     "Status",
+    "at_length",
+    "chosen",
     "examine",
     "explain",
     "explain_missing",
@@ -71,6 +73,7 @@ def _examine(*, python: bool) -> Iterator[Finding]:
             why=seen.why,
             mend=mend(seen.cause, place) if seen.cause and seen.status != "works" else "",
             needed=seen.needed,
+            cause=seen.cause if seen.status != "works" else "",
         )
     if python:
         yield from _packages(place)
@@ -86,6 +89,7 @@ def _no_linux() -> Finding:
         why="containers are made of Linux's namespaces and cgroups",
         mend=mend("platform", places(platform=sys.platform)),
         needed=True,
+        cause="platform",
     )
 
 

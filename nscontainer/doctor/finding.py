@@ -8,6 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from nscontainer import rows
+from nscontainer.doctor.mend import MENDS
+from nscontainer.doctor.table import NEEDED, ROWS
+from nscontainer.errors import SpecError
 from nscontainer.measure.text import text_of
 
 Status = Literal["works", "limited", "missing"]
@@ -31,11 +35,69 @@ class Finding:
     """The command (or the step) that mends it on this kind of host; empty where it works."""
     needed: bool = False
     """Whether no container can run without it."""
+    cause: str = ""
+    """A key of :data:`nscontainer.doctor.mend.MENDS`; empty where it works, or where none is known."""
+
+    @property
+    def key(self) -> str:
+        """The row's name as one word: it stays the same, and ``nscontainer doctor KEY`` takes it."""
+        return rows.key(self.name)
 
 
 def to_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     """Give the findings as plain JSON types, in order."""
-    return [dataclasses.asdict(finding) for finding in findings]
+    return [{"key": finding.key, **dataclasses.asdict(finding)} for finding in findings]
+
+
+def chosen(findings: Sequence[Finding], word: str) -> list[Finding]:
+    """Give the row of a name or key, or those whose name begins so (``namespace``, ``controller``).
+
+    Raises
+    ------
+    SpecError
+        There is none.
+    """
+    key = rows.key(word)
+    exact = [finding for finding in findings if finding.key == key]
+    found = exact or [finding for finding in findings if finding.key.startswith(f"{key}-")]
+    if found:
+        return found
+    if any(rows.key(name) == key for name in ROWS):
+        message = f"row {word!r} was not tried here: what comes before it failed, or it isn't ours"
+        raise SpecError(message, hint="nscontainer doctor shows what was")
+    message = f"no such row of the doctor: {word!r:.100}"
+    raise SpecError(message, hint=", ".join(finding.key for finding in findings))
+
+
+def at_length(finding: Finding, *, width: int = 100) -> str:
+    """Say all about one row: what was seen, what is lost, the mend here, and on other hosts."""
+    said = [
+        ("status", finding.status),
+        ("seen", finding.detail),
+        ("lost", finding.why),
+        ("mend", finding.mend),
+        ("needed", NEEDED if finding.needed else ""),
+        ("when not ✓", ROWS.get(finding.name, "")),
+    ]
+    if finding.status != "works":
+        elsewhere = MENDS.get(finding.cause, {})
+        said += [
+            ("elsewhere" if place == "linux" else f"on {place}", text)
+            for place, text in elsewhere.items()
+            if text != finding.mend
+        ]
+    lines = [finding.name]
+    for label, text in said:
+        wrapped = textwrap.wrap(
+            text_of(text, _LONG),
+            max(width - 16, 30),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += [
+            f"  {label if i == 0 else '':<14} {line}" for i, line in enumerate(wrapped) if text
+        ]
+    return "\n".join(lines)
 
 
 def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "utf-8") -> str:

@@ -478,6 +478,8 @@ def _setup_error(answer: dict[str, Any]) -> errors.NsContainerError:
         return error
     kind = getattr(errors, str(answer.get("kind")), EngineError)
     made: errors.NsContainerError = kind(answer["message"], hint=answer.get("hint"))
+    if isinstance(made, errors.HostError):
+        made.row = answer.get("row")
     return made
 
 

@@ -109,7 +109,12 @@ def main(plan: InitPlan) -> NoReturn:
     except NsContainerError as error:
         _send(
             plan.sync,
-            {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
+            {
+                "kind": type(error).__name__,
+                "message": error.message,
+                "hint": error.hint,
+                "row": getattr(error, "row", None),
+            },
         )
     except BaseException as error:  # noqa: BLE001 - this process must never return to the monitor
         with contextlib.suppress(BaseException):

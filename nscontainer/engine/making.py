@@ -15,7 +15,7 @@ from typing import Any
 
 from nscontainer import errors
 from nscontainer.engine import spawner_client, state, storage, wire
-from nscontainer.errors import EngineError, NsContainerError, SetupError
+from nscontainer.errors import EngineError, HostError, NsContainerError, SetupError
 from nscontainer.image import host, running
 from nscontainer.spec import ContainerSpec, check_id
 
@@ -144,6 +144,8 @@ def rebuild_error(message: wire.Message) -> NsContainerError:
         error.args = (error.message,)
         return error
     made: NsContainerError = kind(str(message["message"]), hint=message.get("hint"))
+    if isinstance(made, HostError):
+        made.row = message.get("row")
     return made
 
 

@@ -23,7 +23,7 @@ from nscontainer.engine.joiner import Joiners
 from nscontainer.engine.request import Request
 from nscontainer.engine.sessionhost import SessionHost
 from nscontainer.engine.standby import StandBy
-from nscontainer.errors import NsContainerError, SetupError, SpecError, StateError
+from nscontainer.errors import HostError, NsContainerError, SetupError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import COLUMNS, INDEX, NA
 from nscontainer.spec import PERIOD_US, check_id
@@ -77,6 +77,8 @@ def failure(error: NsContainerError) -> wire.Message:
         "message": error.message,
         "hint": error.hint,
     }
+    if isinstance(error, HostError):
+        message["row"] = error.row
     if isinstance(error, SetupError):
         message |= {
             "stage": error.stage,

@@ -81,10 +81,7 @@ class Spawner:
         except NsContainerError as error:
             self.trouble = error
         except OSError as error:
-            self.trouble = HostError(
-                f"this host can't make containers: {error}",
-                hint="nscontainer doctor says what is missing",
-            )
+            self.trouble = HostError(f"this host can't make containers: {error}", row="a container")
         if self.cells:
             sys.path[:] = self.sys_path
             from nscontainer import runner

@@ -69,7 +69,7 @@ def _refused(text: str) -> HostError:
     message = f"nftables refused: {line.strip()}"
     if "Operation not permitted" in text:
         return HostError(message, hint="networks need root (CAP_NET_ADMIN)")
-    return HostError(message, hint="does this Linux have nf_tables and nf_nat? nscontainer doctor")
+    return HostError(message, hint="does this Linux have nf_tables and nf_nat?")
 
 
 def _load() -> Any:

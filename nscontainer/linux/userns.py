@@ -24,7 +24,6 @@ IDS: Final = 65536
 """How many ids a container has, where there are so many."""
 _WHOLE: Final = [(0, 0, 4294967295)]
 _PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin"
-_DOCTOR: Final = "nscontainer doctor says what else is missing"
 
 Row = tuple[int, int, int]
 """First id inside, first id outside, how many."""
@@ -165,7 +164,7 @@ def _mend(code: int | None) -> str:
         return "a Linux with CONFIG_USER_NS, and a process of one thread"
     if code == errno.EUSERS:
         return "user namespaces nest 32 deep and no deeper"
-    return f"in a container, have its seccomp filter allow unshare and mount; {_DOCTOR}"
+    return "in a container, have its seccomp filter allow unshare and mount"
 
 
 def refused(error: OSError) -> HostError:

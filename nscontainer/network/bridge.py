@@ -65,9 +65,7 @@ def _make(route: RtNetlink, network: Network) -> int:
         route.add_bridge(network.bridge, mac(network.gateway))
     except KernelError as error:
         message = f"no bridge can be made: {error}"
-        raise HostError(
-            message, hint="modprobe bridge veth; nscontainer doctor says more"
-        ) from None
+        raise HostError(message, hint="modprobe bridge veth") from None
     no_ipv6(network.bridge)
     index = socket.if_nametoindex(network.bridge)
     route.add_address(index, network.gateway, network.prefix)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import pickle
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from nscontainer import doctor
+from nscontainer import doctor, rows
 from nscontainer.doctor import Finding, kernel
 from nscontainer.doctor.mend import MENDS, PLACES, mend, places
-from nscontainer.errors import HostError, SetupError, SpecError
+from nscontainer.doctor.table import ROWS
+from nscontainer.engine import making, monitor
+from nscontainer.engine.stages import STAGES
+from nscontainer.errors import HostError, SetupError, SpecError, one_line
+from nscontainer.linux import loop
 
 WORKS = Finding(name="Linux", status="works", detail="6.18", needed=True)
 LIMITED = Finding(
@@ -76,14 +81,98 @@ def test_to_json_is_plain() -> None:
     """Every field by its name."""
     assert doctor.to_json([WORKS]) == [
         {
+            "key": "linux",
             "name": "Linux",
             "status": "works",
             "detail": "6.18",
             "why": "",
             "mend": "",
             "needed": True,
+            "cause": "",
         }
     ]
+
+
+def test_one_row_at_length() -> None:
+    """All about it: what was seen, what is lost, the mend here, and what mends it on other hosts."""
+    finding = Finding(
+        name="user namespace", status="missing", detail="write uid_map: not permitted",
+        why="AppArmor refuses it", mend="sudo sysctl here", needed=True, cause="libseccomp",
+    )  # fmt: skip
+    text = doctor.at_length(finding)
+    for part in ("user namespace\n", "missing", "write uid_map", "sudo sysctl here", "no container",
+                 "on fedora", "sudo dnf install libseccomp"):  # fmt: skip
+        assert part in text
+    assert "elsewhere" not in doctor.at_length(WORKS)
+
+
+def test_a_row_is_chosen_by_name_key_or_beginning() -> None:
+    """As an error names it; `controller` is all of them; what there isn't is refused with the list."""
+    names = ("own /proc and /sys", "controller io", "controller cpu", "networks", "network speed")
+    found = [Finding(name=name, status="works", detail="") for name in names]
+
+    def chosen(word: str) -> list[str]:
+        return [finding.name for finding in doctor.chosen(found, word)]
+
+    assert chosen("own-proc-and-sys") == chosen("own /proc and /sys") == ["own /proc and /sys"]
+    assert chosen("controller") == ["controller io", "controller cpu"]
+    assert chosen("networks") == ["networks"]
+    with pytest.raises(SpecError, match="no such row of the doctor: 'nonsense'"):
+        doctor.chosen(found, "nonsense")
+    with pytest.raises(SpecError, match="not tried here"):
+        doctor.chosen(found, "disk size")
+
+
+# --- every error's row -----------------------------------------------------------------------
+
+
+def host_errors() -> list[tuple[str, int, str | None]]:
+    """Where the engine says that it is the host: module, line, and the row if it names one."""
+    top = Path(doctor.__file__).parent.parent
+    found = []
+    for path in sorted(
+        it for name in ("engine", "linux", "network") for it in (top / name).rglob("*.py")
+    ):
+        module = ".".join(("nscontainer", *path.relative_to(top).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("HostError"):
+                row = next((word.value for word in node.keywords if word.arg == "row"), None)
+                named = row.value if isinstance(row, ast.Constant) else None
+                found.append((module, node.lineno, named if isinstance(named, str) else None))
+    return found
+
+
+def test_every_error_about_the_host_has_a_row() -> None:
+    """Each HostError of the engine's leads to a row that doctor has, and that its page explains."""
+    found = host_errors()
+    assert len(found) > 30
+    for module, line, named in found:
+        row = named or rows.of_module(module)
+        assert row in ROWS, f"{module}:{line}: {row}"
+    assert set(rows.BY_MODULE.values()) | set(rows.BY_OPERATION.values()) <= set(ROWS)
+
+
+def test_every_stage_of_the_set_up_has_a_row() -> None:
+    """A refused step leads to a row, whatever stage it is of."""
+    assert set(rows.BY_STAGE) == {*STAGES, "adopt"}
+    assert set(rows.BY_STAGE.values()) <= set(ROWS)
+    error = SetupError("identity", "unshare", None, 1)
+    assert error.row == "namespace cgroup"
+    assert one_line(error).endswith("(nscontainer doctor namespace-cgroup)")
+
+
+def test_an_error_says_its_row_last() -> None:
+    """By the module that raised it, or as it was told; what comes over the wire keeps it."""
+    with pytest.raises(HostError) as caught:
+        loop._open(10**9, 0)
+    assert caught.value.row == "disk size"
+    assert one_line(caught.value).endswith("; nscontainer doctor disk-size)")
+    sent = monitor.failure(caught.value)
+    assert making.rebuild_error(sent).__dict__ == caught.value.__dict__ | {"_row": "disk size"}
+    assert one_line(HostError("full", hint="prune")) == "full (prune)"
+    assert one_line(HostError("x", row="seccomp")) == "x (nscontainer doctor seccomp)"
+    copied = pickle.loads(pickle.dumps(HostError("x", row="seccomp")))
+    assert copied.row == "seccomp"
 
 
 def test_explain_missing() -> None:
