@@ -49,6 +49,7 @@ tell([answer(os.open, "/proc/self/exe", os.O_WRONLY), answer(os.open, "/proc/sel
     assert (program.stat().st_mtime_ns, program.stat().st_mode, program.stat().st_uid) == before
 
 
+@pytest.mark.once
 def test_without_a_user_namespace_a_cell_starts_cold() -> None:
     """CVE-2019-5736: root inside being root outside, no process of the zygote's is handed over."""
     result = api.run_cell("import os; os.open('/proc/self/exe', os.O_WRONLY)", share=["user"])
@@ -122,6 +123,7 @@ def test_a_process_being_executed_cannot_be_looked_into(share: list[str]) -> Non
 # --- CVE-2024-21626: a working directory or an fd outside --------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [*range(3, 26), 64, 65, 66])
 def test_a_working_directory_through_an_fd_is_refused(number: int) -> None:
     """CVE-2024-21626: ``workdir="/proc/self/fd/N"`` never ends in a directory of the host."""
@@ -141,6 +143,7 @@ def test_a_working_directory_behind_a_link_of_the_images_stays_inside(tmp_path: 
     assert result.stdout.split() == ["/etc"]  # the container's own, without the host's shadow
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [0, 3, 4, 7, 8, 9])
 def test_an_executed_commands_working_directory_stays_inside(number: int) -> None:
     """CVE-2024-21626 by exec: the joining process has no fd that a workdir could name."""
@@ -191,6 +194,7 @@ def test_a_false_dev_null_is_not_taken(false: str) -> None:
     assert done.stdout.splitlines() == ["as it should be", f"{errno.ENODEV} /dev/null"], done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("link", ["/nsc-escape", "../../../../../../nsc-escape"])
 def test_a_mount_point_behind_a_link_to_nothing_is_made_inside(tmp_path: Path, link: str) -> None:
     """CVE-2019-19921: what a link under a mount point names is made in the container, as runc does."""
@@ -205,6 +209,7 @@ def test_a_mount_point_behind_a_link_to_nothing_is_made_inside(tmp_path: Path, l
     assert [path.name for path in outer.iterdir()] == ["link"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "link", ["/proc/self/root", "/proc/1/root/nsc-escape", "/proc/self/cwd", "/proc/self/fd/5/x"]
 )
@@ -246,6 +251,7 @@ def test_a_mount_over_proc_through_a_link_leaves_nothing_unmasked(tmp_path: Path
     assert set(result.stdout.split()) <= {"sys"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("target", ["/", "/..", "/tmp/link/..", "relative", "/proc", "/proc/sys",
                                     "/sys", "/sys/fs/cgroup", "/dev", "/dev/null"])  # fmt: skip
 def test_where_nothing_may_be_mounted(tmp_path: Path, target: str) -> None:
@@ -282,6 +288,7 @@ tell([[mounted := answer(mount, b"cgroup", name.encode()),
 # --- names that are paths ----------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "/etc", "", "a\0b", "a b", "é", "-" * 129,
                                   "a\n"])  # fmt: skip
 def test_a_name_is_never_a_path(engine: Path, name: str) -> None:
@@ -306,6 +313,7 @@ tell([os.path.lexists({str(engine)!r}) and os.listdir({str(engine)!r}),
     assert ask(source)[1] == "ENOENT"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -330,6 +338,7 @@ def test_garbage_on_the_cells_channel_ends_well(engine: Path, hostile: str) -> N
     assert eventually(lambda: not holdings(engine) or holdings(engine) == ["mnt"], 5)
 
 
+@pytest.mark.once
 def test_binary_output_is_kept_as_it_is() -> None:
     """Output that is no text comes through byte by byte, and its text form doesn't fail."""
     result = api.run(["head", "-c", "65536", "/dev/urandom"])

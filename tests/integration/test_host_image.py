@@ -75,6 +75,7 @@ def in_memory(pid: int, needle: bytes) -> list[bytes]:
     return found
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("runner", [ask, ask_cell])
 def test_the_owners_environment_stays_outside(runner: Callable[..., Any]) -> None:
     """A token in the owner's environment is in no variable inside, nor in /proc/1/environ."""
@@ -85,6 +86,7 @@ def test_the_owners_environment_stays_outside(runner: Callable[..., Any]) -> Non
     assert {"PATH", "HOME", "LANG"} <= set(variables)
 
 
+@pytest.mark.once
 def test_no_secret_is_in_a_cells_memory() -> None:
     """A cell is the zygote's copy: no token of the owner's, no other cell's value is in it."""
     other = "nsc-other-" + "z" * 9
@@ -101,6 +103,7 @@ def test_no_secret_is_in_a_cells_memory() -> None:
     assert found == [[], [], []]
 
 
+@pytest.mark.once
 def test_no_secret_is_in_a_commands_memory() -> None:
     """A command's memory holds nothing of the owner's environment either."""
     container = Container.create(spec.build(SLEEP), start=True)
@@ -112,6 +115,7 @@ def test_no_secret_is_in_a_commands_memory() -> None:
     assert found == []
 
 
+@pytest.mark.once
 def test_env_is_handed_on_and_wins() -> None:
     """What ``env`` names is set inside, over the engine's own choice, and for exec as well."""
     container = Container.create(
@@ -180,6 +184,7 @@ tell(sorted(os.path.relpath(os.path.join(d, n), {top!r}) for d, _, names in os.w
 """
 
 
+@pytest.mark.once
 def test_a_project_in_the_home_shows_the_project_alone(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +193,7 @@ def test_a_project_in_the_home_shows_the_project_alone(
     assert ask_cell(TREE.format(top=str(home))) == ["project/data.csv"]
 
 
+@pytest.mark.once
 def test_a_notebook_in_the_home_itself_hides_the_dot_files(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +203,7 @@ def test_a_notebook_in_the_home_itself_hides_the_dot_files(
     assert found == ["notebook.ipynb", "other/diary.txt", "project/data.csv"]
 
 
+@pytest.mark.once
 def test_a_link_to_the_working_directory_keeps_its_spelling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_link_to_the_working_directory_keeps_its_spelling(
     ]
 
 
+@pytest.mark.once
 def test_a_directory_made_anew_is_seen_as_it_is_now(tmp_path: Path) -> None:
     """A directory removed and made again between two runs: the second sees the new one."""
     project = tmp_path / "project"
@@ -333,6 +341,7 @@ def test_writes_stay_in_the_container(tmp_path: Path, runner: Callable[..., Any]
         assert not Path(top, "nsc-test-made").exists()
 
 
+@pytest.mark.once
 def test_two_containers_do_not_see_each_others_writes(tmp_path: Path) -> None:
     """Each has a read-write layer of its own over the same directory."""
     first = Container.create(

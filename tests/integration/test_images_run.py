@@ -18,7 +18,7 @@ from nscontainer.image.store import Store
 from tests.integration import rootfs_images as made
 from tests.integration.inside import eventually, private_engine
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.once]
 
 CONFIG = {
     "Env": ["PATH=/bin", "GREETING=hello", "EMPTY="],

@@ -129,6 +129,7 @@ tell([down, made, answer(os.stat, "/sys/class/net/eth0"), sorted(os.listdir("/sy
 # --- who reaches whom ----------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_two_containers_reach_each_other(top: Path) -> None:
     """On one network, each under its own address."""
     with server(network="bridge") as one:
@@ -139,6 +140,7 @@ def test_two_containers_reach_each_other(top: Path) -> None:
     assert seen != ip
 
 
+@pytest.mark.once
 def test_networks_are_apart(top: Path) -> None:
     """From another network a container is not reached, at its address or by way of the host."""
     records.create(str(top), "left")
@@ -152,6 +154,7 @@ def test_networks_are_apart(top: Path) -> None:
         assert ask(REACH + f"tell(reach({ip!r}, 7000))") == "OSError"  # none: unreachable
 
 
+@pytest.mark.once
 def test_the_hosts_loopback_is_not_reached(top: Path) -> None:
     """What listens on the host's 127.0.0.1 stays the host's; on all addresses it is reached."""
     gateway = records.get(str(top), "bridge").gateway
@@ -231,6 +234,7 @@ def _take_and_give(listener: socket.socket) -> None:
         one.sendall(bytes(1_000_000))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_without_an_interface_nothing_is_counted(top: Path, network: str) -> None:
     """Its figures are NA, not 0."""
@@ -257,6 +261,7 @@ def test_one_that_may_removes_its_interface(top: Path, command: str) -> None:
 # --- addresses -----------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_an_address_may_be_asked_for(top: Path) -> None:
     """It is had, refused while another has it, and free again afterwards."""
     wanted = records.get(str(top), "bridge").gateway.rpartition(".")[0] + ".77"
@@ -278,6 +283,7 @@ def test_an_address_that_is_no_containers_is_refused(top: Path, last: str) -> No
         api.run(["true"], network="bridge", ip="8.8.8.8")
 
 
+@pytest.mark.once
 def test_a_full_network_says_so_and_takes_back_from_the_dead(top: Path) -> None:
     """A /29 has room for five; what a killed monitor held is given out again."""
     tiny = records.create(str(top), "tiny", subnet="10.201.77.8/29")
@@ -297,6 +303,7 @@ def test_a_full_network_says_so_and_takes_back_from_the_dead(top: Path) -> None:
     garbage.collect(str(top))
 
 
+@pytest.mark.once
 def test_a_network_that_is_not_there(top: Path) -> None:
     """A clear error, and nothing made."""
     with pytest.raises(NotFoundError, match="no network 'nowhere'"):
@@ -307,6 +314,7 @@ def test_a_network_that_is_not_there(top: Path) -> None:
 # --- nothing stays -------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_when_run_returns_the_interface_is_gone(top: Path) -> None:
     """Not a moment later: run() is back only after it, and the address is free."""
     network = records.get(str(top), "bridge")
@@ -371,6 +379,7 @@ def test_the_owner_is_killed_while_it_runs(top: Path) -> None:
     assert leases.held(str(top), network) == {}
 
 
+@pytest.mark.once
 def test_a_detached_one_takes_the_bridge_along(top: Path) -> None:
     """It outlives its owner and the spawner; at its end nobody else is there to tidy up."""
     api.run(["sleep", "1000"], network="bridge", name="left", detach=True)
@@ -420,6 +429,7 @@ def test_a_shared_network_survives_its_first_container(top: Path) -> None:
     second.wait()
 
 
+@pytest.mark.once
 def test_a_network_of_one_that_does_not_run(top: Path) -> None:
     """Ended, missing, or on the host's: each refused for what it is."""
     api.run(["true"], name="ended", detach=True)
@@ -484,6 +494,7 @@ def test_the_owner_or_spawner_is_killed_while_the_next_is_made(
     assert eventually(lambda: not owner.offspring())
 
 
+@pytest.mark.once
 def test_one_that_is_lost_is_told(top: Path) -> None:
     """The monitor of a bridged container is killed: its caller is told, the interface goes by itself."""
     container = Container.create(spec.build(SLEEP, network="bridge"), start=True)

@@ -141,6 +141,7 @@ def test_a_rate_each_way(direction: str) -> None:
     assert "network-limited" in {warning.code for warning in result.warnings}
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_the_veth_says_the_same() -> None:
     """Looked at from outside while it goes on: each direction has a rate of its own."""
@@ -158,6 +159,7 @@ def test_the_veth_says_the_same() -> None:
         assert_rate(rate, 20 * MBIT)
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_between_two_containers() -> None:
     """Of what one may send and the other may receive, the less holds."""
@@ -171,6 +173,7 @@ def test_between_two_containers() -> None:
     assert_rate(moved * 8 / seconds, 4 * MBIT * PAYLOAD)
 
 
+@pytest.mark.once
 def test_a_short_transfer_is_no_faster() -> None:
     """What may go at once is 10 ms of the rate: 100 kB at 1 Mbit/s are not there before 0.8 s."""
     with server(5313):
@@ -179,6 +182,7 @@ def test_a_short_transfer_is_no_faster() -> None:
     assert moved / seconds * 8 < 1 * MBIT * 1.1
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_full_line_keeps_nobody_waiting_for_long() -> None:
     """While one stream fills it, a connection takes no longer than the queue: 100 ms and the burst's 10."""
@@ -214,6 +218,7 @@ def test_as_tc_shows_it() -> None:
     assert not os.path.exists(f"/sys/class/net/{ifb}")
 
 
+@pytest.mark.once
 def test_asked_and_read_back() -> None:
     """The result says both, in words, and the record what the queues lost."""
     result = nscontainer.run(["true"], network="bridge", net_rx="10mbit", net_tx="1.5mbit")
@@ -224,6 +229,7 @@ def test_asked_and_read_back() -> None:
     assert set(result.record["network_shaping"]) == {"rx", "tx"}
 
 
+@pytest.mark.once
 def test_somebody_elses_change_is_told() -> None:
     """A limit that root lifts with tc is read back as it is, and differs."""
     with running("python3", "-c", WAIT, net_rx="10mbit") as container:
@@ -266,6 +272,7 @@ def test_update_while_it_runs() -> None:
     assert not result.limits.differs
 
 
+@pytest.mark.once
 def test_a_limit_for_one_that_had_none() -> None:
     """It comes with the update, and goes with the next."""
     with running("python3", "-c", WAIT) as container:
@@ -304,6 +311,7 @@ unshare -Ur tc qdisc del dev eth0 root && echo did userns
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("caps", [(), ("NET_ADMIN",), ("ALL",)], ids=["default", "admin", "all"])
 def test_a_packet_socket_does_not_go_around_it(caps: tuple[str, ...]) -> None:
     """Raw frames past the container's own queue (CAP_NET_RAW is enough) are held all the same."""
@@ -404,6 +412,7 @@ def test_all_lost_is_nothing_there() -> None:
 # --- what is refused, and what is left -------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_no_interface_no_limit(network: str) -> None:
     """A limit never gives a network: that must be said."""
@@ -412,6 +421,7 @@ def test_no_interface_no_limit(network: str) -> None:
     assert caught.value.hint == "--network bridge"
 
 
+@pytest.mark.once
 def test_no_update_without_an_interface() -> None:
     """A running container without a network, and one in another's, can't be limited."""
     with running("python3", "-c", WAIT) as other:

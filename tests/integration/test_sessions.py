@@ -84,6 +84,7 @@ def test_each_cell_has_its_own_peak(lab: Session) -> None:
     assert (lab.container.stats()["memory.peak"] or 0) > 100_000_000
 
 
+@pytest.mark.once
 def test_a_cells_output_is_all_there_at_its_end_and_none_of_anothers(lab: Session) -> None:
     """What a cell and its subprocesses print comes with it; what is printed between cells is logged."""
     result = lab.run_cell(
@@ -135,6 +136,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.once
 def test_what_is_printed_last_is_in_the_log(own_engine: Path) -> None:
     """A detached session that dies between cells: what it printed before is kept."""
     lab = nscontainer.session("lab", detach=True)
@@ -165,6 +167,7 @@ def test_limits_are_the_sessions_and_change_between_cells_and_within() -> None:
         assert 0.2 < change.elapsed_s < 0.5
 
 
+@pytest.mark.once
 def test_input_is_asked_for(lab: Session) -> None:
     """A cell's input() reaches whoever runs it, and the answer the cell."""
 
@@ -191,6 +194,7 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_session(lab: Session) -> None:
     assert lab.run_cell("print(x)").stdout == "1\n"
 
 
+@pytest.mark.once
 def test_an_interrupt_before_a_cell_has_begun_is_the_cells(
     lab: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +216,7 @@ def test_an_interrupt_before_a_cell_has_begun_is_the_cells(
     assert lab.run_cell("print(x)").stdout == "1\n"
 
 
+@pytest.mark.once
 def test_an_interrupt_between_cells_is_let_pass(lab: Session) -> None:
     """SIGINT while no cell runs does nothing, to the session or to the next cell."""
     lab.run_cell("x = 1")
@@ -257,6 +262,7 @@ def test_a_timeout_of_the_session_ends_it() -> None:
         assert lab.over is not None
 
 
+@pytest.mark.once
 def test_exit_ends_it_with_its_code(lab: Session) -> None:
     """exit(3) in a cell is the container's end, with that code, after its atexit handlers."""
     lab.run_cell("import atexit\natexit.register(print, 'bye')")
@@ -266,6 +272,7 @@ def test_exit_ends_it_with_its_code(lab: Session) -> None:
     assert lab.container.status == "removed"
 
 
+@pytest.mark.once
 def test_a_child_of_a_cell_that_returns_is_no_second_session(lab: Session) -> None:
     """os.fork() in a cell: the child ends where the cell does, and the session stays whole."""
     lab.run_cell("import os\nx = 1\npid = os.fork()\nif pid: os.waitpid(pid, 0)")
@@ -282,6 +289,7 @@ def test_a_paused_session_says_so(lab: Session) -> None:
     assert lab.run_cell("print(1)").stdout == "1\n"
 
 
+@pytest.mark.once
 def test_an_error_of_the_callers_own_frees_the_session(lab: Session) -> None:
     """An exception in a sink lets go of the session, and the next cell attaches again."""
 
@@ -300,6 +308,7 @@ def _try(lab: Session, code: str) -> str | None:
         return None
 
 
+@pytest.mark.once
 def test_without_ipython_and_cold() -> None:
     """A cold interpreter keeps its variables as well."""
     with nscontainer.session(cold=True) as lab:
@@ -307,6 +316,7 @@ def test_without_ipython_and_cold() -> None:
         assert lab.run_cell("print(x * 21)").stdout == "42\n"
 
 
+@pytest.mark.once
 def test_what_a_session_cannot_be() -> None:
     """A container of another kind is none, and the name of none is one line."""
     with pytest.raises(NotFoundError, match="no session 'nobody'"):
@@ -361,6 +371,7 @@ def test_a_foreground_session_dies_with_its_owner(own_engine: Path) -> None:
     assert eventually(lambda: not owner.offspring())
 
 
+@pytest.mark.once
 def test_one_at_a_time(own_engine: Path) -> None:
     """A second who attaches gets one line that names the first; when that goes it is free."""
     owner = Owner(
@@ -383,6 +394,7 @@ def test_one_at_a_time(own_engine: Path) -> None:
         _remove("lab")
 
 
+@pytest.mark.once
 def test_a_child_that_the_owner_forked_holds_nothing(own_engine: Path) -> None:
     """It has copies of all the owner's ends; when the owner goes, the session is free all the same."""
     owner = Owner(
@@ -401,6 +413,7 @@ def test_a_child_that_the_owner_forked_holds_nothing(own_engine: Path) -> None:
         _remove("lab")
 
 
+@pytest.mark.once
 def test_one_cell_at_a_time(lab: Session) -> None:
     """A cell from within another's sink is refused, and harms neither."""
     refused: list[str] = []
@@ -414,6 +427,7 @@ def test_one_cell_at_a_time(lab: Session) -> None:
     assert refused == ["session 'lab' runs another cell of this process"]
 
 
+@pytest.mark.once
 def test_a_cell_that_closes_its_output(lab: Session) -> None:
     """Its descriptors are its own to close: the next owner gets what is left."""
     lab.run_cell("import os\nos.close(1)")
@@ -447,6 +461,7 @@ def test_one_that_has_ended_and_has_not_been_told_of_yet(
     assert Session.find("lab") is lab
 
 
+@pytest.mark.once
 def test_a_renamed_session_is_found_by_its_new_name(lab: Session) -> None:
     """The name is the container's; what runs in it doesn't notice."""
     lab.run_cell("x = 1")
@@ -466,6 +481,7 @@ def test_a_hostile_session_breaks_nothing(lab: Session) -> None:
     assert lab.run_cell("print(2)").stdout == "2\n"
 
 
+@pytest.mark.once
 def test_values_go_in_and_out_cell_by_cell(engine: Path) -> None:
     """-i and --out of a session's cells: each brings its own, and no descriptor stays behind."""
     with nscontainer.session() as lab:

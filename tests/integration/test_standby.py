@@ -86,6 +86,7 @@ def test_it_is_nobodys_until_it_is_asked_for(top: Path) -> None:
     assert standing_by(top) == [one]
 
 
+@pytest.mark.once
 def test_a_request_while_one_is_being_made(top: Path) -> None:
     """At whatever moment of the making it comes: it is served, and by that one where it can be."""
     pooled = 0
@@ -156,6 +157,7 @@ def test_it_samples_as_it_is_asked_to(top: Path) -> None:
         await_one(top)
 
 
+@pytest.mark.once
 def test_one_with_the_hosts_network_is_made_on_request(top: Path) -> None:
     """Its /etc/resolv.conf is the host's of now."""
     true(network="host")
@@ -164,6 +166,7 @@ def test_one_with_the_hosts_network_is_made_on_request(top: Path) -> None:
     assert true(network="host").record["pooled"] is False
 
 
+@pytest.mark.once
 def test_what_the_last_one_wrote_is_not_in_it(top: Path) -> None:
     """Nothing of the last container, nor of its request, is to be found in the next."""
     true(env={"SECRET": "from the last"})
@@ -175,6 +178,7 @@ def test_what_the_last_one_wrote_is_not_in_it(top: Path) -> None:
     assert "left" not in api.run(["ls", "/tmp"]).stdout.split()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [
