@@ -37,6 +37,8 @@ class Person:
     home: Path
     single: bool
     """Without subordinate ids."""
+    etc: Path
+    """What the user sees as /etc."""
 
     @property
     def name(self) -> str:
@@ -83,8 +85,8 @@ class Person:
 
     def _command(self, command: Sequence[str], env: Mapping[str, str] | None) -> list[str]:
         facts = {
-            "uid": self.uid, "name": self.name, "home": str(self.home), "single": self.single,
-            "subids": self.subids, "env": dict(env or {}), "command": list(command),
+            "uid": self.uid, "name": self.name, "home": str(self.home), "etc": str(self.etc),
+            "env": dict(env or {}), "command": list(command),
         }  # fmt: skip
         return [sys.executable, "-m", "tests.ordinary", "--become", json.dumps(facts)]
 
@@ -115,8 +117,21 @@ def person(uid: int = UID, *, single: bool = False) -> Iterator[Person]:
     runtime = home / "run"
     runtime.mkdir(mode=0o700)
     os.chown(runtime, uid, uid)
-    one = Person(uid, home, single)
+    # A whole /etc, and not mounts in it: those would be locked in the user's own namespaces.
+    apart = Path(tempfile.mkdtemp(prefix=f"{NAME}-etc-", dir="/var/tmp"))
+    one = Person(uid, home, single, apart / "etc")
     try:
+        subprocess.run(["cp", "--archive", "--no-dereference", "/etc", apart], check=True)
+        subids = "" if single else f"{one.name}:{one.subids}:65536\n"
+        added = {
+            "passwd": f"{one.name}:x:{uid}:{uid}::{home}:/bin/sh\n",
+            "group": f"{one.name}:x:{uid}:\n",
+            "subuid": subids,
+            "subgid": subids,
+        }
+        for name, text in added.items():
+            with (one.etc / name).open("a", encoding="utf-8") as file:
+                file.write(text)
         yield one
         left = _settled(one)
     finally:
@@ -125,6 +140,7 @@ def person(uid: int = UID, *, single: bool = False) -> Iterator[Person]:
                 os.kill(pid, signal.SIGKILL)
         _settled(one)
         shutil.rmtree(home)
+        shutil.rmtree(apart)
     assert not left, f"ran on: {left}"
 
 
@@ -147,15 +163,7 @@ def _become(facts: dict[str, Any]) -> None:
     uid, name, home = int(facts["uid"]), str(facts["name"]), str(facts["home"])
     clone.unshare(clone.CLONE_NEWNS)
     mount.make_private()
-    subids = "" if facts["single"] else f"{name}:{facts['subids']}:65536\n"
-    added = {
-        "/etc/passwd": f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n",
-        "/etc/group": f"{name}:x:{uid}:\n",
-        "/etc/subuid": subids,
-        "/etc/subgid": subids,
-    }
-    for path, text in added.items():
-        _replace(path, Path(path).read_text(encoding="utf-8") + text)
+    mount.move_mount(mount.open_tree(str(facts["etc"])), "/etc")
     for path in (sys.base_prefix, sys.prefix, str(ROOT)):
         _open_way(path)
     os.setgroups([])
@@ -168,17 +176,6 @@ def _become(facts: dict[str, Any]) -> None:
     environ |= {"TMPDIR": "/tmp"} | facts["env"]
     command = facts["command"]
     os.execvpe(command[0], command, environ)
-
-
-def _replace(path: str, text: str) -> None:
-    """Have another text at a path of /etc, in this namespace alone: a file of a tmpfs."""
-    from nscontainer.linux import mount
-
-    tree = mount.new_filesystem("tmpfs", {"mode": "0755"}, source="ordinary")
-    fd = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=tree)
-    os.write(fd, text.encode())
-    os.close(fd)
-    mount.move_mount(mount.open_tree("file", dirfd=tree), path)
 
 
 def _open_way(path: str) -> None:

@@ -104,7 +104,9 @@ class Birth:
         """Make the container; it waits at the gate when this returns."""
         self.controls = Controls(self.request, self.directory)
         with self.stage("state"):
-            self.net = Networking(self.request.top, self.spec)  # first: it may not be there
+            bridges = not self.request.images.ids.entered
+            # First: it may not be there.
+            self.net = Networking(self.request.top, self.spec, bridges=bridges)
             self._make_state()
         with self.stage("cgroup"):
             self.state["cgroup"] = self.controls.make_cgroup(self.cleanup)
@@ -130,7 +132,7 @@ class Birth:
             self._clone(volumes, sysfs)
         with self.stage("id-map"):
             if self.request.mapped:
-                clone.write_id_maps(self.pid, self.request.images.id_base, rootfs.IDS)
+                self.request.images.map_ids(self.pid)
             assert self.sync is not None
             self.sync.send(b"M")
         with self.stage("interface"):  # while the first process sets itself up
@@ -432,7 +434,6 @@ class Birth:
         """Say what the container is and how isolated it really is: part of the exit record."""
         capabilities = caps.parse_caps(self.spec.cap_add, self.spec.cap_drop)
         program = self.request.seccomp_program
-        mapped = self.request.mapped
         return {
             "id": self.request.id,
             "name": self.request.name,
@@ -446,7 +447,7 @@ class Birth:
             "network": self.state.get("network"),
             "isolation": {
                 "namespaces": dict(self.namespaces),
-                "user_map": [0, self.request.images.id_base, rootfs.IDS] if mapped else None,
+                "user_map": self._user_map(),
                 "rootfs": self.root.description,
                 "capabilities": sorted(capabilities),
                 "seccomp": "unconfined"
@@ -457,6 +458,13 @@ class Birth:
                 "notes": list(self.request.images.notes),
             },
         }
+
+    def _user_map(self) -> list[int] | None:
+        """Give the id inside, the id outside, and how many; of an ordinary user's, the first of them."""
+        images = self.request.images
+        if not self.request.mapped:
+            return None
+        return [0, images.ids.uid, 1] if images.rootless else [0, images.id_base, images.ids.count]
 
 
 def _of_image(request: Request) -> dict[str, Any]:

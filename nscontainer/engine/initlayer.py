@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from nscontainer.image.host import OWN, WORLD_WRITABLE, View
+from nscontainer.image.host import COPIED_BYTES, OWN, WORLD_WRITABLE, View
 from nscontainer.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 INIT_FILES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
@@ -22,31 +22,63 @@ INIT_FILES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 MARKER: Final = "/.nscontainerenv"
 
 
-def make_init_layer(layer: str, view: View, *, owner: int) -> None:
-    """Write a view's init layer: what hides the host's directories, and mount points."""
+def make_init_layer(
+    layer: str, view: View, *, owner: int | None, files: Iterable[str], covers: str | None = None
+) -> None:
+    """Write a view's init layer: what hides the host's directories, and mount points.
+
+    Parameters
+    ----------
+    owner
+        By how much ids are higher on the disk than in the container; None makes all of it the
+        container's root's: what the host's root owns is nobody's in a user's namespace.
+    files
+        Those of :data:`INIT_FILES` and :data:`MARKER` that are in this view.
+    covers
+        A second layer, beneath the first, whose whiteouts hide: an ordinary user can't mark a directory
+        opaque on every filesystem (tmpfs has user.* attributes from Linux 6.6 only).
+    """
     os.mkdir(layer, 0o755)
+    inside = _Relative(layer, view.path, owner, _on_host)
     if view.path != "/":
         with contextlib.suppress(OSError):
             facts = os.stat(view.path)
             os.chmod(layer, stat.S_IMODE(facts.st_mode))
-            os.chown(layer, owner + facts.st_uid, owner + facts.st_gid)
+            inside.chown(layer, facts.st_uid, facts.st_gid)
     else:
-        os.chown(layer, owner, owner)
-    inside = _Relative(layer, view.path, owner, _on_host)
-    for path in sorted(view.hidden):
-        inside.directory(path, opaque=True)
-    for path in sorted(view.directories | view.shown):
-        inside.directory(path)
-    for path in sorted(view.shown):
-        inside.show(path)
+        inside.chown(layer, 0, 0)
+    if covers is not None:
+        os.mkdir(covers, 0o755)
+        below = _Relative(covers, view.path, owner, _on_host)
+        for path in sorted(view.hidden):
+            below.whiteout(path)
+    if view.bare:
+        _fill(inside, view)
+    else:
+        _hide(inside, view, opaque=covers is None)
     for path in sorted(view.removed):
         inside.whiteout(path)
     for path, target in sorted(view.links.items()):
         inside.link(path, target)
-    if view.path == "/":
-        for path in INIT_FILES:
-            inside.file(path)
-        inside.file(MARKER)
+    for path in files:
+        inside.file(path)
+
+
+def _hide(inside: _Relative, view: View, *, opaque: bool) -> None:
+    for path in sorted(view.hidden):
+        inside.directory(path, opaque=opaque)
+    for path in sorted(view.directories | view.shown):
+        inside.directory(path)
+    for path in sorted(view.shown):
+        inside.show(path)
+
+
+def _fill(inside: _Relative, view: View) -> None:
+    """Make a bare view: mount points, and copies of the files that stand beside them."""
+    for path in sorted(view.directories):
+        inside.directory(path)
+    for path in sorted(view.shown):
+        inside.copy(path)
 
 
 def _on_host(path: str) -> os.stat_result | None:
@@ -65,7 +97,7 @@ class _Relative:
 
     layer: str
     top: str
-    owner: int
+    owner: int | None
     facts_of: Callable[[str], os.stat_result | None]
     """What a directory below is like: a merged one shows what the top one is."""
 
@@ -88,7 +120,11 @@ class _Relative:
         if facts is not None:
             os.chmod(here, stat.S_IMODE(facts.st_mode))
             uid, gid = facts.st_uid, facts.st_gid
-        os.chown(here, self.owner + uid, self.owner + gid)
+        self.chown(here, uid, gid)
+
+    def chown(self, here: str, uid: int, gid: int) -> None:
+        if self.owner is not None:
+            os.chown(here, self.owner + uid, self.owner + gid, follow_symlinks=False)
 
     def directory(self, path: str, *, opaque: bool = False) -> None:
         here = self._place(path)
@@ -114,12 +150,24 @@ class _Relative:
         here = self._place(path)
         with contextlib.suppress(FileExistsError):
             os.symlink(target, here)
-            os.chown(here, self.owner, self.owner, follow_symlinks=False)
+            self.chown(here, 0, 0)
 
     def file(self, path: str) -> None:
         here = self._place(path)
+        with contextlib.suppress(FileNotFoundError):  # what was copied of the host's
+            os.unlink(here)
         os.close(os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-        os.chown(here, self.owner, self.owner)
+        self.chown(here, 0, 0)
+
+    def copy(self, path: str) -> None:
+        """Copy one of the host's small files, if everybody may read it."""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            facts = os.fstat(file.fileno())
+            if stat.S_ISREG(facts.st_mode) and facts.st_mode & stat.S_IROTH:
+                here = self._place(path)
+                with open(here, "xb") as copied:
+                    copied.write(file.read(COPIED_BYTES))
+                os.chmod(here, stat.S_IMODE(facts.st_mode) & 0o777)
 
 
 # --- stored images ---------------------------------------------------------------------------
@@ -150,7 +198,7 @@ def make_image_init_layer(layer: str, tree: Tree, volumes: tuple[str, ...], *, o
     top = tree.directory("/")
     if top is not None:
         os.chmod(layer, stat.S_IMODE(top.st_mode))
-        os.chown(layer, owner + top.st_uid, owner + top.st_gid)
+        inside.chown(layer, top.st_uid, top.st_gid)
     for path in KERNELS:  # a link there would have the engine mount somewhere else
         if tree.directory(path) is None:
             inside.directory(path)

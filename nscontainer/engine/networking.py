@@ -16,7 +16,7 @@ from nscontainer.engine import state
 from nscontainer.engine.neighbours import Neighbours
 from nscontainer.errors import HostError, SpecError, StateError
 from nscontainer.limits import Limits
-from nscontainer.linux import mount, net, procfs
+from nscontainer.linux import mount, net, procfs, userns
 from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
 from nscontainer.netspec import OTHERS, USER_MODE, check_fit, has_own_interface
 from nscontainer.network import attach, bridge, dns, names, nat, publish, records, shaping, usermode
@@ -53,7 +53,7 @@ def collect(top: str) -> list[str]:
     if not os.path.isdir(f"{top}/networks"):
         return []
     done = release_unused(top)
-    tables = [*publish.collect(top, alive(top)), *nat.collect()] if os.geteuid() == 0 else []
+    tables = [*publish.collect(top, alive(top)), *nat.collect()] if userns.privileged() else []
     return done + [f"removed the rules {table}" for table in tables]
 
 
@@ -66,14 +66,18 @@ class Networking:
         The state directory.
     spec
         Its ``network`` and ``ip`` are looked up, and its ports taken, at once.
+    bridges
+        Whether this process may make interfaces on the host: not in an ordinary user's namespace.
 
     Raises
     ------
+    HostError
+        A bridge without ``bridges``.
     NotFoundError, StateError, SpecError
         There is no such network, or no such container to share one with; or a port is taken.
     """
 
-    def __init__(self, top: str, spec: ContainerSpec) -> None:
+    def __init__(self, top: str, spec: ContainerSpec, *, bridges: bool = True) -> None:
         self._top = top
         self.mode = spec.network
         """As asked for: what the record says."""
@@ -95,6 +99,9 @@ class Networking:
             usermode.check_host()
             self._shared_place = usermode.PLACE
         elif has_own_interface(spec.network):
+            if not bridges:
+                message = f"network {spec.network}: a bridge on the host takes root"
+                raise HostError(message, hint=f"--network {USER_MODE}, or none")
             self.network = records.get(top, spec.network)
             publish.check(self.network, spec.publish)
         self.check(spec.limits)

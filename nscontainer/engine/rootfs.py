@@ -8,6 +8,9 @@ directory), the init layer (on the spawner's tmpfs: what hides, what is empty, m
 read-only, the host's own directory or a stored image's layers. With a user namespace these and the
 read-write layer are idmapped mounts, so that root in the container owns what root owns, and is
 nobody outside.
+
+An ordinary user's are united in a user namespace of theirs (linux/userns.py): ids are the same in it and in
+its containers, so nothing is idmapped, and overlayfs keeps its marks in ``user.*`` attributes.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any, Final, Literal
 from nscontainer.engine import initlayer, overlay
 from nscontainer.errors import EngineError
 from nscontainer.image.host import Plan, View
-from nscontainer.linux import caps, clone, mount, syscalls
+from nscontainer.linux import caps, clone, mount, syscalls, userns
 from nscontainer.linux.syscalls import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -33,8 +36,8 @@ from nscontainer.linux.syscalls import (
     openat2,
 )
 
-IDS: Final = 65536
-"""How many user and group ids a container's user namespace has."""
+IDS: Final = userns.IDS
+"""How many user and group ids a container's user namespace has: root's, and at most an ordinary user's."""
 
 UPPER: Final = "upper"
 WORK: Final = "work"
@@ -94,6 +97,9 @@ class Lower:
         return {"path": self.view.path, **kept, "links": self.view.links}
 
 
+_ROOTS: Final = userns.Ids("initial", 0, IDS)
+
+
 @dataclass(slots=True)
 class Images:
     """The images' layers as this spawner has them mounted, one set for each plan asked for.
@@ -106,11 +112,14 @@ class Images:
         The host's id for the container's root.
     store
         Where the unpacked layers of stored images are, each by its key.
+    ids
+        What ids there are: other than root's, and ``id_base`` is 0 and nothing idmapped.
     """
 
     scratch: str
     id_base: int
     store: str
+    ids: userns.Ids = _ROOTS
     notes: list[str] = field(default_factory=list)
     layers: list[tuple[Lower, ...]] = field(default_factory=list)
     _numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -126,6 +135,18 @@ class Images:
         os.close(fd)
         for name in ("rw", "root", "pivot", "empty", "moment"):
             os.mkdir(f"{self.scratch}/{name}")
+
+    @property
+    def rootless(self) -> bool:
+        """Tell whether this is done by anybody but root of the machine."""
+        return self.ids.kind != "initial"
+
+    def map_ids(self, pid: int) -> None:
+        """Write the id maps of a container's first process."""
+        if self.rootless:
+            userns.share(pid)
+        else:
+            clone.write_id_maps(pid, self.id_base, IDS)
 
     def id_map_fd(self) -> int:
         """Give the user namespace whose map shifts ids by ``id_base``."""
@@ -145,34 +166,52 @@ class Images:
         """
         key = (repr(plan), mapped, *(identity(view.path) for view in plan.views), *self.seals(keys))
         if key not in self._numbers:
-            lowers = tuple(self._on_host(view, keys, mapped=mapped) for view in plan.views)
+            lowers = tuple(self._on_host(plan, view, keys, mapped=mapped) for view in plan.views)
             self.layers.append(lowers)
             self._numbers[key] = len(self.layers) - 1
         return self._numbers[key]
 
-    def _on_host(self, view: View, keys: tuple[str, ...], *, mapped: bool) -> Lower:
+    def _on_host(self, plan: Plan, view: View, keys: tuple[str, ...], *, mapped: bool) -> Lower:
         store, own_mapped = self._mounted_store(mapped=mapped) if keys else ("/", True)
         self.generation += 1
         init_layer = f"{self.scratch}/i{self.generation}"
-        host_layer = f"{self.scratch}/l{self.generation}"
-        initlayer.make_init_layer(init_layer, view, owner=self.id_base if mapped else 0)
-        os.mkdir(host_layer)
-        idmapped = self._show(view.path, host_layer, mapped=mapped)
+        covers = f"{self.scratch}/c{self.generation}"
+        covered = self.rootless and view.hidden and not view.bare
+        marks = (*initlayer.INIT_FILES, initlayer.MARKER)
+        initlayer.make_init_layer(
+            init_layer,
+            view,
+            owner=None if self.rootless else self.id_base if mapped else 0,
+            files=[path for path in marks if plan.view_at(path) is view],
+            covers=covers if covered else None,
+        )
+        plain = (init_layer, covers) if covered else (init_layer,)
+        idmapped = not self.rootless
+        if not view.bare:
+            host_layer = f"{self.scratch}/l{self.generation}"
+            os.mkdir(host_layer)
+            idmapped = self._show(view.path, host_layer, mapped=mapped)
+            plain = (*plain, host_layer)
         names = {path: path for path in initlayer.INIT_FILES}
         whole = [f"{key}{view.path}".rstrip("/") for key in reversed(keys)]
         parts = tuple(filter(self._has_directory, whole))
         if not parts:
-            plain = (init_layer, host_layer)
-            return Lower(view, init_layer, plain, "/", "follow", idmapped, names)
+            return Lower(view, init_layer, plain, "/", self._redirect, idmapped, names)
         # The store may lie on the host's own filesystem, and overlayfs takes no layer that is inside
         # of another (ELOOP). An overlay of its own is another filesystem.
         beneath = f"{self.scratch}/h{self.generation}"
         os.mkdir(beneath)
-        fd = self._read_only((init_layer, host_layer), "/", "follow")
+        empty = f"{self.scratch}/empty"  # it takes two where nothing is written
+        fd = self._read_only((*plain, empty) if len(plain) < 2 else plain, "/", self._redirect)
         mount.move_mount(fd, beneath)
         os.close(fd)
         dirs = (*parts, beneath)
         return Lower(view, init_layer, dirs, store, "nofollow", idmapped and own_mapped, names)
+
+    @property
+    def _redirect(self) -> Literal["follow", "nofollow"]:
+        """Whether the engine's own layers redirect: no user.* attribute can."""
+        return "nofollow" if self.rootless else "follow"
 
     def _has_directory(self, path: str) -> bool:
         """Tell whether a layer has a directory there, and no link on the way to it."""
@@ -193,7 +232,7 @@ class Images:
         """Mount a directory of the host read-only; tell whether its ids are mapped."""
         fd = mount.open_tree(path)
         try:
-            idmapped = mapped and self._shift_ids(fd, path)
+            idmapped = mapped and not self.rootless and self._shift_ids(fd, path)
             mount.mount_setattr(fd, set_=mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV)
             mount.move_mount(fd, place)
         finally:
@@ -254,11 +293,19 @@ class Images:
         return self._read_only(dirs, self.store, "nofollow")
 
     def _read_only(self, dirs: tuple[str, ...], base: str, redirect: str) -> int:
+        options = self.overlay_options(redirect)
+        attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV
+        return overlay.unite(dirs, base, options, attrs=attrs, scratch=f"{self.scratch}/moment")
+
+    def overlay_options(self, redirect: str) -> dict[str, str | None]:
+        """Give what every overlay is mounted with, whatever the host's defaults are.
+
+        A layer to be committed must be plain files: a redirect is followed in the engine's own alone.
+        """
         options: dict[str, str | None] = {
             "redirect_dir": redirect, "metacopy": "off", "index": "off",
         }  # fmt: skip
-        attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV
-        return overlay.unite(dirs, base, options, attrs=attrs, scratch=f"{self.scratch}/moment")
+        return options | {"userxattr": None} if self.rootless else options
 
     def _mounted_store(self, *, mapped: bool) -> tuple[str, bool]:
         """Mount the store's layers, all at once: one that comes later is seen there by itself."""
@@ -346,21 +393,26 @@ def assemble(
         if own is not None:
             data_dir = f"/proc/self/fd/{own}"
         make_upper(data_dir, lowers)
-        shifted = mapped
-        if mapped:
+        shifted = mapped and not images.rootless
+        if shifted:
             try:
                 mount.mount_setattr(fd, userns_fd=images.id_map_fd())
             except KernelError:
                 shifted = False
-        if mapped and not shifted:
+        if mapped and not shifted and not images.rootless:
             _own(data_dir, lowers, images.id_base)
         mount.move_mount(fd, rw)
     finally:
         os.close(fd)
     top = f"{images.scratch}/root"
     for index, lower in enumerate(lowers):
+        if lower.view.plain:
+            united = mount.open_tree(lower.lowerdirs[-1])
+            _attach(united, top, lower.view.path)
+            os.close(united)
+            continue
         with _acting_as(images.id_base if shifted else 0):
-            united = _overlay(lower, rw, index, images.scratch, volatile=volatile)
+            united = _overlay(lower, rw, index, images, volatile=volatile)
         try:
             if index == 0:
                 mount.move_mount(united, top)
@@ -369,6 +421,8 @@ def assemble(
         finally:
             os.close(united)
     kind = "overlay on idmapped layers" if all(low.idmapped for low in lowers) else "overlay"
+    if images.rootless:
+        kind = "overlay in the user's namespace (userxattr)"
     return Root(top, kind, 0 if shifted or not mapped else images.id_base)
 
 
@@ -401,15 +455,11 @@ def _own(data_dir: str, lowers: tuple[Lower, ...], owner: int) -> None:
         os.chown(upper, facts.st_uid or owner, facts.st_gid or owner)
 
 
-def _overlay(lower: Lower, rw: str, index: int, scratch: str, *, volatile: bool) -> int:
+def _overlay(lower: Lower, rw: str, index: int, images: Images, *, volatile: bool) -> int:
     options: dict[str, str | None] = {
         "upperdir": f"{rw}/{UPPER}{index}",
         "workdir": f"{rw}/{WORK}{index}",
-        # Whatever the host's defaults are: a layer to be committed must be plain files. The init
-        # layer's redirects are followed, none is made.
-        "redirect_dir": lower.redirect,
-        "metacopy": "off",
-        "index": "off",
+        **images.overlay_options(lower.redirect),
     }
     if volatile:
         options["volatile"] = None
@@ -418,7 +468,7 @@ def _overlay(lower: Lower, rw: str, index: int, scratch: str, *, volatile: bool)
         lower.base,
         options,
         attrs=mount.MOUNT_ATTR_NODEV,
-        scratch=f"{scratch}/moment",
+        scratch=f"{images.scratch}/moment",
     )
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:  # overlayfs' answer to a work directory it can't use
         os.close(fd)

@@ -32,7 +32,7 @@ def bind_mounts(spec: ContainerSpec, images: Images, *, mapped: bool) -> list[tu
         if entry.read_only:
             attrs |= mount.MOUNT_ATTR_RDONLY
         mount.mount_setattr(tree, set_=attrs, recursive=True)
-        if mapped:
+        if mapped and not images.rootless:
             try:
                 mount.mount_setattr(tree, userns_fd=images.id_map_fd(), recursive=True)
             except KernelError:
@@ -46,7 +46,7 @@ def cell_runner(images: Images, *, mapped: bool) -> int:
     tree = mount.open_tree(_RUNNER)
     attrs = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
     mount.mount_setattr(tree, set_=attrs)
-    if mapped:
+    if mapped and not images.rootless:
         with contextlib.suppress(KernelError):
             mount.mount_setattr(tree, userns_fd=images.id_map_fd())
     return tree

@@ -26,7 +26,8 @@ from nscontainer.engine import garbage, monitor, networking, rootfs, standby, st
 from nscontainer.engine.request import Request
 from nscontainer.errors import EngineError, HostError, NsContainerError
 from nscontainer.image import host
-from nscontainer.linux import caps, cgroup, prctl, seccomp_profile
+from nscontainer.linux import caps, cgroup, prctl, seccomp_profile, userns
+from nscontainer.linux.procfs import mountinfo
 from nscontainer.linux.seccomp_cache import compile_cached
 from nscontainer.spec import ContainerSpec
 
@@ -71,12 +72,20 @@ class Spawner:
     def prepare(self) -> None:
         """Make ready what every container needs; trouble is told to whoever asks for one."""
         try:
+            ids = userns.enter()
             state.prepare(self.top)
             self._sweep_in_background()
             self.layout = cgroup.detect()
             base = _FIRST_BASE + 65536 * int.from_bytes(os.urandom(2)) % (_LAST_BASE - _FIRST_BASE)
-            self.images = rootfs.Images(f"{self.top}/mnt", base, f"{self.top}/images/layers")
-            rootfs.enter_private_namespace()
+            if ids.kind != "initial":  # its ids are its containers'
+                base = 0
+            self.images = rootfs.Images(f"{self.top}/mnt", base, f"{self.top}/images/layers", ids)
+            if ids.note is not None:
+                self.images.notes.append(ids.note)
+            try:
+                rootfs.enter_private_namespace()
+            except OSError as error:
+                raise (userns.refused(error) if ids.entered else error) from None
             self.images.mount_scratch()
         except NsContainerError as error:
             self.trouble = error
@@ -253,7 +262,11 @@ class Spawner:
         now = time.monotonic()
         made, number = self._plans.get(key, (0.0, -1))
         if number < 0 or now - made > PLAN_AGE_S:
-            plan = host.plan(needed, home=home, hide=[self.top])
+            # Our own mounts are no hindrance: only others', which are locked.
+            points = [m for m in mountinfo() if not m.target.startswith(f"{self.images.scratch}/")]
+            points = [m for m in points if m.target != self.images.scratch]
+            split = self.images.rootless
+            plan = host.plan(needed, home=home, hide=[self.top], mounts=points, split=split)
             number = self.images.number(plan, keys, mapped=mapped)
             self._plans[key] = (now, number)
         return number

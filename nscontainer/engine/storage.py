@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from nscontainer.errors import HostError, StateError
 from nscontainer.image import files
-from nscontainer.linux import fallocate, loop, mount
+from nscontainer.linux import fallocate, loop, mount, userns
 from nscontainer.linux.syscalls import KernelError
 
 FILE: Final = "storage"
@@ -174,6 +174,11 @@ def check(limits: Mapping[str, Any]) -> None:
 
 def check_host() -> None:
     """Say whether this host can do it; HostError as :func:`check`."""
+    if (
+        not userns.privileged()
+    ):  # no user namespace may mount ext4 (FS_USERNS_MOUNT), or make a device
+        message = "a bounded read-write layer takes a loop device and ext4, and those take root"
+        raise HostError(message, hint="--tmpfs PATH:size=SIZE bounds one directory, in memory")
     loop.check()
     _mkfs()
 

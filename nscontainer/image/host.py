@@ -4,6 +4,11 @@ A plan, made of names only: which directories of the host a container sees, whic
 where. :mod:`nscontainer.engine.rootfs` mounts it. The root filesystem is one *view*; a path that
 must be seen although it lies on another filesystem is a view of its own mounted at the same path (a
 submount does not come along in an overlay's lower layer).
+
+For an ordinary user the root is *split*: mounts that are locked together can't be parted in a user
+namespace (mount_namespaces(7)), and overlayfs takes no directory that has one in it
+(fs/namespace.c, clone_private_mount, since Linux 5.14). The root view is bare then, and each directory
+without a mount in it is a view of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +52,9 @@ _DISK_FILESYSTEMS: Final = frozenset(
     "bcachefs btrfs erofs ext2 ext3 ext4 f2fs jfs squashfs xfs zfs".split()
 )
 
+COPIED_BYTES: Final = 1 << 20
+"""How large a file may be that stands beside mounts, as in a container's /etc, to be copied for each."""
+
 _ENVIRONMENT: Final = (
     "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ",
     "VIRTUAL_ENV",
@@ -67,8 +75,15 @@ class View:
     """Files and directories not seen at all."""
     directories: set[str] = field(default_factory=set)
     """Directories to be made where the view has none: mount points of other views."""
+    plain: bool = False
+    """Read-only as it is, at the price of no overlay: a directory among many beside a mount."""
     links: dict[str, str] = field(default_factory=dict)
     """Symbolic links to be made in hidden directories, so that a path keeps its spelling."""
+
+    @property
+    def bare(self) -> bool:
+        """Tell whether all that it has is the engine's: directories, links, and copies of ``shown`` files."""
+        return self.path in self.hidden
 
     def shows(self, path: str) -> bool:
         """Tell whether this view shows the host's file at ``path``."""
@@ -86,7 +101,11 @@ class Plan:
 
     def shows(self, path: str) -> bool:
         """Tell whether the container sees the host's file at a real path."""
-        return _enclosing(list(self.views), path).shows(path)
+        return self.view_at(path).shows(path)
+
+    def view_at(self, path: str) -> View:
+        """Give the view that a real path is in."""
+        return _enclosing(list(self.views), path)
 
 
 def _under(path: str, top: str) -> bool:
@@ -103,6 +122,7 @@ def plan(
     home: str,
     hide: Iterable[str] = (),
     mounts: list[MountPoint] | None = None,
+    split: bool = False,
 ) -> Plan:
     """Decide what a container of the image ``host`` sees.
 
@@ -118,6 +138,8 @@ def plan(
         More directories to hide: the engine's own.
     mounts
         This namespace's mounts; read from /proc when not given.
+    split
+        Have no view with a mount in it: what an ordinary user's container takes.
     """
     mounts = mountinfo() if mounts is None else mounts
     home = os.path.realpath(home)
@@ -126,18 +148,27 @@ def plan(
     root.removed = {p for pattern in SECRETS for p in glob.glob(pattern)} | set(_private("/etc"))
     if home not in ("/", "") and os.path.isdir(home) and root.shows(home):
         root.hidden.add(home)
-    views = [root]
     points = {m.target: m for m in mounts if m.target != "/"}
-    for target, point in points.items():
-        if point.fstype in _DISK_FILESYSTEMS and os.path.isdir(target) and root.shows(target):
-            _add_view(views, target, home)
+    if split:
+        views = [View("/", hidden={"/"})]
+        _lay_out(views, "/", root, points)
+    else:
+        views = [root]
+        for target, point in points.items():
+            if point.fstype in _DISK_FILESYSTEMS and os.path.isdir(target) and root.shows(target):
+                _add_view(views, target, home)
     for path in sorted({p for p in needed if p and os.path.isabs(p)}):
         real = None if _of_kernel(path) else _reach(views, path)
         if real is None or _of_kernel(real) or real in ("/home", os.path.dirname(home)):
             continue  # a directory of everybody's homes is not one to show
         directory = real if os.path.isdir(real) else os.path.dirname(real)
         view = _enclosing(views, directory)
-        if _mount_between(points, view.path, directory):
+        if split:
+            if not view.shows(directory) and directory != view.path:
+                rules = View("/")
+                _hide_home(rules, directory, home)
+                _lay_out(views, directory, rules, points)
+        elif _mount_between(points, view.path, directory):
             _add_view(views, directory, home)
         elif not view.shows(directory):
             view.hidden.discard(directory)
@@ -181,6 +212,53 @@ def _add_view(views: list[View], path: str, home: str) -> None:
     _hide_home(view, path, home)
     outer.directories.add(path)
     views.append(view)
+
+
+def _lay_out(
+    views: list[View],
+    path: str,
+    rules: View,
+    points: Mapping[str, MountPoint],
+    *,
+    beside: bool = False,
+) -> None:
+    """Show a directory as one view, or entry by entry where it has a mount in it.
+
+    Parameters
+    ----------
+    views
+        Are added to; the first is the bare root.
+    rules
+        What of the directory is hidden or removed.
+    beside
+        It is in a directory, other than the root, that is shown entry by entry.
+    """
+    bare = views[0]
+    if path != "/":
+        _enclosing(views, path).directories.add(path)
+        if not any(_under(point, path) and point != path for point in points):
+            hidden = {one for one in rules.hidden if _under(one, path) and one != path}
+            removed = {one for one in rules.removed if _under(one, path)}
+            plain = beside and not hidden and not removed
+            views.append(View(path, hidden=hidden, removed=removed, plain=plain))
+            return
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            here = entry.path
+            if here in rules.removed or any(view.path == here for view in views):
+                continue
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                bare.links[here] = os.readlink(here)
+            elif stat.S_ISREG(mode) and entry.stat().st_size <= COPIED_BYTES:
+                bare.shown.add(here)
+            elif stat.S_ISDIR(mode):
+                point = points.get(here)
+                foreign = point is not None and point.fstype not in _DISK_FILESYSTEMS
+                if foreign or here in rules.hidden:
+                    bare.directories.add(here)
+                else:
+                    _lay_out(views, here, rules, points, beside=path != "/")
 
 
 def _hide_home(view: View, shown: str, home: str) -> None:

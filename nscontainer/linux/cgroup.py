@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from nscontainer.errors import HostError
-from nscontainer.linux import blockdev, cgroup1, cgroup2
+from nscontainer.linux import blockdev, cgroup1, cgroup2, userns
 from nscontainer.linux import cgroup_files as files
 from nscontainer.spec import Limits, check_id
 
@@ -249,6 +249,12 @@ def detect(
                 if option in cgroup1.V1_NAMES:
                     v1.setdefault(option, mount.target)
     unified = next((m for m in mounts if m.fstype == "cgroup2"), None)
+    if not userns.privileged():  # what isn't ours to write can't hold a container of ours
+        v1 = {name: target for name, target in v1.items() if os.access(target, os.W_OK)}
+        if unified is not None and not os.access(_writable_base(unified, self_cgroup), os.W_OK):
+            unified = None
+        if not v1 and unified is None:
+            return Layout("v1", {}, None)
     if v1:
         disks = cgroup1.disks(sys_block) if "blkio" in v1 else ()
         if unified is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from nscontainer.linux import syscalls
@@ -125,12 +126,16 @@ def setns(fd: int, flags: int) -> None:
 def write_id_maps(pid: int, base: int, count: int) -> None:
     """Map ids 0 … count-1 of a process's user namespace to base … outside (user_namespaces(7))."""
     for kind in ("uid", "gid"):
-        path = f"/proc/{pid}/{kind}_map"
+        write_id_map(f"/proc/{pid}/{kind}_map", [(0, base, count)])
+
+
+def write_id_map(path: str, rows: Sequence[tuple[int, int, int]]) -> None:
+    """Write a whole map at once, as it must be: first id inside, first outside, how many."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, b"0 %d %d\n" % (base, count))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise syscalls.kernel_error(error.errno or 0, "write", path) from None
+            os.write(fd, b"".join(b"%d %d %d\n" % row for row in rows))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise syscalls.kernel_error(error.errno or 0, "write", path) from None

@@ -93,6 +93,11 @@ class Ids:
     why: str | None = None
 
     @property
+    def entered(self) -> bool:
+        """Tell whether the namespace is the user's own."""
+        return self.kind in ("subordinate", "single")
+
+    @property
     def note(self) -> str | None:
         """One line on it for the reader of a result; None for root of the machine."""
         if self.kind == "initial":
@@ -139,6 +144,25 @@ def _may_administer() -> bool:
 
 def _ids_here() -> int:
     return min(IDS, count("/proc/self/uid_map"), count("/proc/self/gid_map"))
+
+
+def share(pid: int) -> None:
+    """Give the user namespace of a child the ids of this one, each by the same number.
+
+    A range must lie within one line of the map above (kernel/user_namespace.c, map_id_range_down).
+
+    Raises
+    ------
+    KernelError
+        Linux refused; with the path.
+    """
+    for kind in ("uid", "gid"):
+        rows = [
+            (first, first, min(number, IDS - first))
+            for first, _, number in read_map(f"/proc/self/{kind}_map")
+            if first < IDS
+        ]
+        clone.write_id_map(f"/proc/{pid}/{kind}_map", rows)
 
 
 # --- leaving for a new one -------------------------------------------------------------------
@@ -289,8 +313,7 @@ def _map(pid: int, kind: str, rows: list[Row] | str) -> str | None:
     assert not isinstance(rows, str)
     try:
         if os.geteuid() == 0:
-            text = "".join("{} {} {}\n".format(*row) for row in rows)
-            _write(f"/proc/{pid}/{kind}_map", text)
+            clone.write_id_map(f"/proc/{pid}/{kind}_map", rows)
             return None
         return _run(f"new{kind}map", [str(pid), *(str(n) for row in rows for n in row)])
     except OSError as error:
