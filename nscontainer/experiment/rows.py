@@ -29,7 +29,7 @@ UNITS: Final[dict[str, str]] = {
 """Of the summary's own columns; those that are missing have none."""
 ORDER: Final = (
     "run_id repeat order ok exit exit_code oom_killed timed_out wall_s cpu_s cpu_share throttled_share "
-    "peak_memory warnings host cpus started_utc steal_share other_cpus thermal_throttles governor mhz "
+    "peak_memory warnings host linux cpu_model cpus started_utc steal_share other_cpus thermal_throttles governor mhz "
     "swap_in_pages swap_out_pages load_1m parent_cpus limits_differ recorded".split()
 )
 """The summary's own columns; the factors stand after the first, the reported values before ``warnings``."""
@@ -153,6 +153,8 @@ def row(sweep: Sweep, run: Run) -> dict[str, Any]:
         **{(f"reported.{k}" if k in found else k): v for k, v in reported(run).items()},
         "warnings": ", ".join(dict.fromkeys(w.code for w in result.warnings)),
         "host": run.host,
+        "linux": result.provenance.linux,
+        "cpu_model": result.provenance.cpu_model,
         "cpus": run.cpus,
         "started_utc": result.started,
         **run.conditions.to_dict(),

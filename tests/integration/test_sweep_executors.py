@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
+import nscontainer
+from nscontainer import sweep_runners
+from nscontainer.errors import HostError
 from nscontainer.experiment.store import Store
 from nscontainer.experiment.sweep import Sweep
+from nscontainer.linux import clone
 from nscontainer.sweeps import sweep
 
 pytestmark = [
@@ -40,6 +44,17 @@ def of_python() -> Iterator[tuple[Executor, Pids]]:
     """Two processes, spawned: they have nothing of this one."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         yield pool, lambda: list(pool._processes)
+
+
+def another_host() -> None:
+    """Call this worker's machine something else, in a UTS namespace of its own."""
+    clone.unshare(clone.CLONE_NEWUTS)
+    socket.sethostname("worker-b")
+
+
+def another_version() -> None:
+    """Pretend that another nscontainer is installed for this worker."""
+    sweep_runners.__version__ = "9.9.9"  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -116,10 +131,33 @@ def test_a_lost_workers_runs_are_done_again(kind: str, tmp_path: Path) -> None:
     judge(s, 2, 3)
 
 
+def test_a_row_has_its_workers_host(tmp_path: Path) -> None:
+    """And its Linux and CPU: a worker's, not the caller's."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), another_host) as executor:
+        s = sweep(CODE, params={"n": [1, 2]}, executor=executor, store=Store(tmp_path))
+    assert set(s.summary["host"]) == {"worker-b"}
+    assert {run.result.provenance.host for run in s.runs} == {"worker-b"}
+    assert s.facts["host"] == socket.gethostname() != "worker-b"
+    assert set(s.summary["linux"]) == {s.facts["linux"]}  # one kernel
+    assert set(s.summary["cpu_model"]) == {s.facts["cpu_model"]}
+
+
+def test_a_worker_of_another_version_runs_nothing(tmp_path: Path) -> None:
+    """One line names the worker, its version and the caller's; nothing ran, and nothing is kept."""
+    store = Store(tmp_path)
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), another_version) as executor,
+        pytest.raises(HostError) as caught,
+    ):
+        sweep(CODE, params={"n": [1, 2]}, executor=executor, store=store)
+    host, mine = socket.gethostname(), nscontainer.__version__
+    said = f"the worker on {host} has nscontainer 9.9.9, and this sweep's is {mine}"
+    assert (caught.value.message, len(caught.value.sweep)) == (said, 0)  # type: ignore[attr-defined]
+    assert store.list() == []
+
+
 def test_a_pool_that_breaks_keeps_what_is_done(tmp_path: Path) -> None:
     """Python's own pool takes nothing more: the same call with a new one goes on from there."""
-    from nscontainer.errors import HostError
-
     store, kinds = Store(tmp_path), []
 
     def go(executor: Executor, **more: Any) -> Sweep:

@@ -19,7 +19,7 @@ from tests.unit.sweep_factories import plan, sweep
 
 OWN = (
     "repeat order ok exit exit_code oom_killed timed_out wall_s cpu_s cpu_share throttled_share "
-    "peak_memory warnings host cpus started_utc steal_share other_cpus thermal_throttles governor mhz "
+    "peak_memory warnings host linux cpu_model cpus started_utc steal_share other_cpus thermal_throttles governor mhz "
     "swap_in_pages swap_out_pages load_1m parent_cpus limits_differ recorded".split()
 )
 FAILED = {"exit_code": 1}
