@@ -64,7 +64,7 @@ def ask_cell(source: str, **options: Any) -> Any:
     return json.loads(text)
 
 
-def eventually(truth: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def eventually(truth: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Wait until something is so, long enough for an emulated machine; give what it was at last."""
     deadline = time.monotonic() + timeout_s
     while not (value := truth()) and time.monotonic() < deadline:
@@ -95,7 +95,7 @@ def private_engine() -> Iterator[Path]:
     try:
         yield top
         spawner_client.shutdown()
-        assert eventually(lambda: not holdings(top), 20), holdings(top)  # slow in the VM
+        assert eventually(lambda: not holdings(top)), holdings(top)
     finally:
         spawner_client.shutdown()
         if before is None:
@@ -151,7 +151,7 @@ class Owner:
         assert self.process.stdout is not None
         return self.process.stdout.readline().decode().strip()
 
-    def wait(self, timeout_s: float = 30.0) -> tuple[int, str, str]:
+    def wait(self, timeout_s: float = 100.0) -> tuple[int, str, str]:
         """Wait for its end: exit code (negative: the signal), output, errors."""
         try:
             out, err = self.process.communicate(timeout=timeout_s)

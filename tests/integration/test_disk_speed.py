@@ -322,7 +322,7 @@ def test_a_kept_layer_is_whole_and_soon(engine: Path) -> None:
     said: list[bytes] = []
     container.drive(on_stdout=said.append)
     try:
-        assert eventually(lambda: of_loops(engine) == [], 2)
+        assert eventually(lambda: of_loops(engine) == [])
         image = engine / "containers" / container.id / "storage"
         dump = subprocess.run(
             ["/sbin/debugfs", "-R", f"dump upper0{LAYER_FILE} /dev/stdout", str(image)],
@@ -340,7 +340,7 @@ def test_a_killed_monitor_leaves_nothing(engine: Path) -> None:
     before = servers()
     owner = Owner(engine, "api.run(['sleep', '1000'], disk_write='1M')")
     try:
-        assert eventually(lambda: servers() - before and of_loops(engine), 20)
+        assert eventually(lambda: servers() - before and of_loops(engine))
         time.sleep(0.3)
         for path in (engine / "containers").iterdir():
             os.kill(json.loads((path / "state.json").read_text())["monitor_pid"], signal.SIGKILL)
@@ -383,7 +383,7 @@ def test_an_owner_killed_at_a_stage_leaves_nothing(own_engine: Path, stage: str)
     before = servers()
     owner = Owner(own_engine, "api.run(['true'], disk_write='1M')", NSCONTAINER_HALT_AT=stage)
     halted = own_engine / "halted"
-    assert eventually(lambda: halted.exists() and halted.read_text() == stage, 30)
+    assert eventually(lambda: halted.exists() and halted.read_text() == stage)
     assert servers() - before or stage == "rootfs"
     owner.kill()
     assert eventually(lambda: not servers() - before and not of_loops(own_engine))

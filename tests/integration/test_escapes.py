@@ -109,7 +109,7 @@ def test_a_process_being_executed_cannot_be_looked_into(share: list[str]) -> Non
     driver = threading.Thread(target=lambda: container.drive(on_stdout=said.append), daemon=True)
     driver.start()
     try:
-        assert eventually(lambda: b"ready" in b"".join(said), 20)
+        assert eventually(lambda: b"ready" in b"".join(said))
         for _ in range(40):
             assert container.exec(["sleep", "0"]).exit_code == 0
     finally:

@@ -376,7 +376,7 @@ def test_killed_commit_lets_go(top: Path) -> None:
     with running(
         f"dd if=/dev/urandom of=/much bs=1M count=64 2>/dev/null; touch /ready; {script}"
     ) as c:
-        eventually(lambda: c.exec(["test", "-e", "/ready"]).exit_code == 0, 20)
+        eventually(lambda: c.exec(["test", "-e", "/ready"]).exit_code == 0)
         source = f"from nscontainer import images\nprint('go', flush=True)\nimages.commit({c.id!r}, 'half')"
         owner = Owner(top, source)
         assert owner.line() == "go"
@@ -395,7 +395,7 @@ def test_killed_container_is_no_half_image() -> None:
     with running(
         "dd if=/dev/urandom of=/much bs=1M count=64 2>/dev/null; touch /ready; sleep 100"
     ) as c:
-        eventually(lambda: c.exec(["test", "-e", "/ready"]).exit_code == 0, 20)
+        eventually(lambda: c.exec(["test", "-e", "/ready"]).exit_code == 0)
 
         def kill() -> None:
             eventually(lambda: c.status == "paused")

@@ -97,7 +97,7 @@ def test_the_owner_is_killed_during_the_set_up(
     """SIGKILL at every stage of the set-up: the half-made container goes."""
     owner = Owner(top, WAYS[way], NSCONTAINER_HALT_AT=stage)
     halted = top / "halted"
-    assert eventually(lambda: halted.exists() and halted.read_text() == stage, 30), owner.wait(0.1)
+    assert eventually(lambda: halted.exists() and halted.read_text() == stage), owner.wait(0.1)
     ids = containers(top)
     assert ids or stage == "state"
     owner.kill()
@@ -108,7 +108,7 @@ def test_the_owner_is_killed_during_the_set_up(
 def test_the_owner_is_killed_during_the_run(top: Path, traces: Traces, way: str) -> None:
     """SIGKILL while the code runs: the container is killed and removed."""
     owner = Owner(top, WAYS[way])
-    assert eventually(lambda: running(top), 30)
+    assert eventually(lambda: running(top))
     ids = containers(top)
     owner.kill()
     traces.none(owner, ids)
@@ -132,7 +132,7 @@ def test_the_owner_is_killed_at_any_moment(top: Path, traces: Traces) -> None:
 def test_the_containers_processes_all_go(top: Path, traces: Traces, hostile: str) -> None:
     """What ignores signals, forks or makes sessions of its own dies with its owner."""
     owner = Owner(top, f"api.run(['sh', '-c', {hostile!r}])")
-    assert eventually(lambda: running(top), 30)
+    assert eventually(lambda: running(top))
     assert eventually(lambda: "sleep" in owner.offspring().values())
     ids = containers(top)
     owner.kill()
@@ -142,7 +142,7 @@ def test_the_containers_processes_all_go(top: Path, traces: Traces, hostile: str
 def test_a_paused_container_goes_with_its_owner(top: Path, traces: Traces) -> None:
     """Frozen processes can't be in the way of the removal."""
     owner = Owner(top, WAYS["command"])
-    assert eventually(lambda: running(top), 30)
+    assert eventually(lambda: running(top))
     ids = containers(top)
     Container.get(ids[0]).pause()
     owner.kill()
@@ -200,7 +200,7 @@ api.run(["sleep", "1000"])
 """
     owner = Owner(top, source)
     assert owner.line() == "forked"
-    assert eventually(lambda: running(top), 30)
+    assert eventually(lambda: running(top))
     ids = containers(top)
     children = [pid for pid, name in owner.offspring().items() if name.startswith("python")]
     assert len(children) >= 2

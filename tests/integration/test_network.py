@@ -349,7 +349,7 @@ def test_a_monitor_killed_at_a_stage_is_mended(top: Path, stage: str) -> None:
     """SIGKILL of owner, spawner and monitor while a bridged container is made: gc removes the rest."""
     owner = Owner(top, "api.run(['sleep', '1000'], network='bridge')", NSCONTAINER_HALT_AT=stage)
     halted = top / "halted"
-    assert eventually(lambda: halted.exists() and halted.read_text() == stage, 30), owner.wait(0.1)
+    assert eventually(lambda: halted.exists() and halted.read_text() == stage), owner.wait(0.1)
     network = records.get(str(top), "bridge")
     held = leases.held(str(top), network)
     assert (held != {}) is (stage != "network")
@@ -370,7 +370,7 @@ def test_a_monitor_killed_at_a_stage_is_mended(top: Path, stage: str) -> None:
 def test_the_owner_is_killed_while_it_runs(top: Path) -> None:
     """The container, its interface, and the bridge that nobody else uses go."""
     owner = Owner(top, "api.run(['sleep', '1000'], network='bridge')")
-    assert eventually(lambda: leases.held(str(top), records.get(str(top), "bridge")), 30)
+    assert eventually(lambda: leases.held(str(top), records.get(str(top), "bridge")))
     network = records.get(str(top), "bridge")
     assert eventually(lambda: os.path.exists(f"/sys/class/net/{network.bridge}"))
     owner.kill()

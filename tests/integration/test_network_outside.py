@@ -100,7 +100,7 @@ def server(*ports: str, network: str = "bridge") -> Iterator[Container]:
     asked = spec.build([*PYTHON, SERVER], network=network, publish=ports)
     container = Container.create(asked, start=True, detach=True)
     try:
-        assert eventually(lambda: b"ready" in container.logs(), 20)
+        assert eventually(lambda: b"ready" in container.logs())
         yield container
     finally:
         container.kill()

@@ -62,7 +62,7 @@ def serve() -> Iterator[Callable[..., Container]]:
         asked = spec.build([*PYTHON, ECHO], network=network, publish=ports, **options)
         container = Container.create(asked, name=name, start=True, detach=True)
         made.append(container)
-        assert eventually(lambda: b"ready" in container.logs(), 20)
+        assert eventually(lambda: b"ready" in container.logs())
         return container
 
     yield begin
@@ -191,7 +191,7 @@ def test_gc_removes_the_rules_of_a_killed_monitor(serve):
     server = serve("80")
     (port,) = ports_of(server)
     os.kill(server.inspect()["monitor_pid"], signal.SIGKILL)
-    assert eventually(lambda: server.status not in ("running", "created"), 10)
+    assert eventually(lambda: server.status not in ("running", "created"))
     garbage.collect()
     assert f"_{server.id}" not in nft_rules()
     with socket.create_server(("127.0.0.1", port)):  # free again

@@ -189,7 +189,7 @@ def test_a_record_outlives_a_killed_writer(engine: Path) -> None:
         "[networks.create(f'n{i}') for i in itertools.count()]"
     )
     with subprocess.Popen([sys.executable, "-c", code], env={**os.environ}) as process:
-        assert eventually(lambda: len(networks.list()) > 10, 20)
+        assert eventually(lambda: len(networks.list()) > 10)
         process.send_signal(signal.SIGKILL)
     made = [n for n in networks.list() if n.name.startswith("n")]
     assert len(made) > 8

@@ -173,7 +173,7 @@ def test_every_reader_reads_it(top: Path, *, lives: bool) -> None:
         start=True,
     )
     if lives:
-        assert eventually(lambda: one.exec(["cat", "/tmp/done"]).exit_code == 0, 20)
+        assert eventually(lambda: one.exec(["cat", "/tmp/done"]).exit_code == 0)
     else:
         one.wait()
         assert eventually(lambda: not ours(top)), "its device stays after its end"
@@ -255,7 +255,7 @@ def test_a_layer_whose_writes_are_held_is_read_as_it_is(top: Path) -> None:
         disk_write="50M",
     )
     one = Container.create(what, detach=True, remove=False, start=True)
-    assert eventually(lambda: one.exec(["cat", "/done"]).exit_code == 0, 20)
+    assert eventually(lambda: one.exec(["cat", "/done"]).exit_code == 0)
     with storage.opened(one.directory) as place:
         assert ours(top) == []  # a device of the file itself would be a second filesystem
         assert Path(place, "upper0/f").read_text() == "hi\n"
@@ -274,7 +274,7 @@ def test_the_owner_is_killed_during_the_set_up(top: Path, stage: str) -> None:
     """SIGKILL at every stage that there is a device in: it goes, and its file."""
     owner = Owner(top, "api.run(['sleep', '1000'], storage='16M')", NSCONTAINER_HALT_AT=stage)
     halted = top / "halted"
-    assert eventually(lambda: halted.exists() and halted.read_text() == stage, 30), owner.wait(0.1)
+    assert eventually(lambda: halted.exists() and halted.read_text() == stage), owner.wait(0.1)
     assert bool(ours(top)) == (stage != "rootfs")
     owner.kill()
     assert eventually(lambda: not ours(top) and not os.listdir(top / "containers")), ours(top)
@@ -287,7 +287,7 @@ def test_the_monitor_is_killed(top: Path, *, kept: bool) -> None:
     one = Container.create(
         spec.build(["sh", "-c", script], storage="16M"), detach=kept, remove=not kept, start=True
     )
-    assert eventually(lambda: one.exec(["test", "-e", "/srv/done"]).exit_code == 0, 20)
+    assert eventually(lambda: one.exec(["test", "-e", "/srv/done"]).exit_code == 0)
     assert len(ours(top)) == 1
     os.kill(int(one.inspect()["monitor_pid"]), signal.SIGKILL)
     assert eventually(lambda: not ours(top)), ours(top)
