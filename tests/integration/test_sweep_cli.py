@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +97,46 @@ def test_what_fails_at_first_ends_the_sweep(environment: dict[str, str], tmp_pat
     assert done.returncode == 3
     assert "no such luck" in done.stderr
     assert "exit code 3" in done.stderr.splitlines()[-1]
+
+
+def test_a_terminal_sees_one_line_that_is_renewed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a real one of 40 columns: no line is longer, each begins where the last did, none stays."""
+    argv = [
+        "sweep",
+        "--param",
+        f"long={'x' * 60},b",
+        "--repeat",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        "sleep 0.3; : {long}",
+    ]
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 40, 0, 0))
+    with subprocess.Popen(
+        [*NSC, *argv], env=environment, cwd=tmp_path, stdin=slave, stderr=slave,
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the last one that had it has ended
+            while data := os.read(master, 4096):
+                seen += data
+        report, _ = process.communicate(timeout=60)
+    os.close(master)
+    said = seen.decode()
+    assert process.returncode == 0
+    assert "\n" not in said
+    lines = said.split("\x1b[K")
+    assert lines.pop() == ""
+    assert all(line.startswith("\r") and len(line) <= 1 + 39 for line in lines)
+    assert lines[-1] == "\r"
+    assert any(line.startswith("\r1 of 4") for line in lines)
+    assert any(line.endswith("x…") for line in lines)
+    assert report.startswith("4 runs, kept as ")
 
 
 def test_an_interrupted_sweep_goes_on_from_there(

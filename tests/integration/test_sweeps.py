@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -124,6 +126,25 @@ def test_stopped_and_gone_on_with_in_another_process(store: Store) -> None:
     assert again.stdout.split() == [*map(str, range(kept, 6)), "complete"]
     (row,) = store.list()
     assert (row["status"], row["runs"]) == ("complete", 6)
+
+
+def test_two_notebooks_do_not_run_at_once(tmp_path: Path) -> None:
+    """Two processes that sweep at the same time: of no two runs was the one there while the other was."""
+    code = """
+        import sys, nscontainer
+        from nscontainer.experiment.store import Store
+        s = nscontainer.sweep("import time; time.sleep(0.1)", params={"n": [1, 2, 3]},
+            store=Store(sys.argv[1]), on_progress=lambda now: waits.append(now.what))
+        print(*((r.started_ns, r.started_ns + r.record["wall_ns"]) for r in s.results), sep="\\n")
+        print("waited" if "waiting for another sweep" in waits else "never waited")
+    """
+    command = [sys.executable, "-c", "waits = []\n" + textwrap.dedent(code), str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=100)[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    spans = sorted(ast.literal_eval(line) for lines in said for line in lines[:-1])
+    assert len(spans) == 6
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans)), spans
 
 
 def test_in_parallel_each_has_its_own_cpus(store: Store) -> None:
