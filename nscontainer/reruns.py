@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from statistics import median
@@ -28,7 +28,7 @@ _OF_PLAN: Final = ("repeat", "warmup", "until", "most_repeats", "metric", "seed"
 _OF_RUNNING: Final = (
     "executor", "resume", "check", "on_progress", "on_result", "store", "share_cpus", "cell",
 )  # fmt: skip
-_REACHING: Final = ("volumes", "mounts", "cap_add", "share", "publish", "seccomp")
+REACHING: Final = ("volumes", "mounts", "cap_add", "share", "publish", "seccomp")
 """Options by which somebody's file would reach out of its container: they are yours to give."""
 _FACTS: Final = {
     "host": "host",
@@ -209,7 +209,8 @@ class Rerun:
 
     def _line(self) -> str:
         there = self.recorded.recorded or f"there: sweep {self.recorded.id}"
-        return f"{text_of(there, 160)}; here: sweep {text_of(self.here.id, 40)}"
+        here = self.here.recorded or f"sweep {self.here.id}"  # shown where nothing can run
+        return f"{text_of(there, 160)}; here: {text_of(here, 160)}"
 
     def __repr__(self) -> str:
         return f"<Rerun {self._line()}>"
@@ -244,13 +245,18 @@ class Rerun:
         return f"<div>{''.join(parts)}</div>"
 
 
-def rerun(what: str | os.PathLike[str] | Sweep, **overrides: Any) -> Rerun:
+def rerun(
+    what: str | os.PathLike[str] | Sweep, *, trust: Iterable[str] = (), **overrides: Any
+) -> Rerun:
     """Run a sweep of another machine or time again here.
 
     Parameters
     ----------
     what
         An exported file, a kept sweep's id, or a sweep.
+    trust
+        Options by which the file reaches out of its containers (:data:`REACHING`) and that are taken as
+        they stand in it: ``("volumes",)``.
     overrides
         What is to be otherwise: ``repeat``, ``until``, ``seed`` …, options of a run that aren't
         varied, and those of running (``executor``, ``on_progress`` …) as :func:`nscontainer.sweep` has
@@ -260,7 +266,7 @@ def rerun(what: str | os.PathLike[str] | Sweep, **overrides: Any) -> Rerun:
     ------
     SpecError
         It is no sweep, an override is what is varied, or the file reaches out of its containers
-        (``volumes`` …) and you don't say how it may.
+        (``volumes`` …) and you neither say how it may nor trust it in that.
     NotFoundError
         There is no such sweep, or its image is not here; the hint says how to pull it.
     KeyboardInterrupt, CommandError
@@ -273,13 +279,39 @@ def rerun(what: str | os.PathLike[str] | Sweep, **overrides: Any) -> Rerun:
     running: dict[str, Any] = {
         name: overrides.pop(name) for name in _OF_RUNNING if name in overrides
     }
-    plan = _plan(recorded, overrides, running)
+    plan = _plan(recorded, overrides, running, trusted(trust))
     if recorded.status != "complete":
         running["resume"] = False  # it would go on with that very sweep
     return Rerun(recorded=recorded, here=sweeps.run_plan(plan, **running))
 
 
-def _plan(recorded: Sweep, overrides: Mapping[str, Any], running: Mapping[str, Any]) -> Plan:
+def trusted(names: Iterable[str]) -> tuple[str, ...]:
+    """Take the names of what is trusted, as flags too.
+
+    Raises
+    ------
+    SpecError
+        One isn't of :data:`REACHING`.
+    """
+    found = [name.strip().lstrip("-").replace("-", "_") for name in names]
+    for name in found:
+        if name not in REACHING:
+            message = f"{name!r} is nothing by which a file reaches out of its containers"
+            raise SpecError(message, hint=f"one of {', '.join(REACHING)}")
+    return tuple(found)
+
+
+def reaching(recorded: Sweep) -> dict[str, Any]:
+    """Give by what somebody's file reaches out of its containers, as it stands there; of one kept here nothing."""
+    if recorded.recorded is None:
+        return {}
+    fixed = {name: recorded.plan.options.get(name) for name in REACHING}
+    return {name: value for name, value in fixed.items() if value}
+
+
+def _plan(
+    recorded: Sweep, overrides: Mapping[str, Any], running: Mapping[str, Any], trust: Sequence[str]
+) -> Plan:
     """Make the plan for here, checked as a new one is."""
     plan = recorded.plan
     varied = [factor.name for factor in plan.factors if factor.name in overrides]
@@ -293,22 +325,23 @@ def _plan(recorded: Sweep, overrides: Mapping[str, Any], running: Mapping[str, A
         name: value for name, value in overrides.items() if name in _OF_PLAN
     }
     options: dict[str, Any] = {f.name: f.levels for f in plan.factors if not f.free}
-    options |= _options(recorded, {k: v for k, v in overrides.items() if k not in _OF_PLAN})
+    options |= _options(recorded, {k: v for k, v in overrides.items() if k not in _OF_PLAN}, trust)
     free = {factor.name: factor.levels for factor in plan.factors if factor.free}
     made = sweeps.prepare(plan.work, zip=plan.mode == "zip", params=free, **how, **options)
     return dataclasses.replace(made, factors=plan.factors)  # in its order, as points are counted
 
 
-def _options(recorded: Sweep, given: Mapping[str, Any]) -> dict[str, Any]:
+def _options(recorded: Sweep, given: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
     options = dict(recorded.plan.options)
     if recorded.recorded is not None:  # from a file: its folders are another machine's
-        reaching = [name for name in _REACHING if options.get(name) and name not in given]
-        if reaching:
-            name = reaching[0]
-            message = (
-                f"the sweep was run with {name} {text_of(options[name], 80)}, of another machine"
+        left = {n: v for n, v in reaching(recorded).items() if n not in given and n not in trust}
+        if left:
+            said = " and ".join(f"{name} {text_of(value, 80)}" for name, value in left.items())
+            may = ", ".join(f"{name}=…" for name in left)
+            raise SpecError(
+                f"the sweep was run with {said}, of another machine",
+                hint=f"say what it may have here: rerun(…, {may}), or --trust {','.join(left)}",
             )
-            raise SpecError(message, hint=f"say what it may have here: rerun(…, {name}=…)")
         options.pop("python_path", None)
         if not os.path.isdir(options.get("workdir") or os.curdir) and _on_host(recorded.plan):
             options["workdir"] = os.getcwd()

@@ -12,7 +12,7 @@ from typing import Any
 from nscontainer import options
 from nscontainer.cli.engine import explained
 from nscontainer.cli.sweep import INTERRUPTED, check_file, picture
-from nscontainer.cli.text import for_each, shorten, table
+from nscontainer.cli.text import for_each, printable, shorten, table
 from nscontainer.errors import SpecError
 
 _WIDTH = 60
@@ -75,14 +75,26 @@ def rerun_command(argv: Sequence[str]) -> int:
         "and show both side by side, with what differs between the two machines.",
     )
     made.add_argument("file", metavar="FILE.zip", help="an exported sweep, or the ID of a kept one")
+    made.add_argument(
+        "--trust",
+        metavar="NAME,…",
+        default="",
+        help="take as they stand in the file: volumes, mounts, cap_add, share, publish, seccomp",
+    )
     made.add_argument("-o", "--export", metavar="FILE.zip", help="keep the runs of here in a file")
     made.add_argument("--plot", metavar="FILE.png", help="draw both (also .svg, .pdf)")
     given = made.parse_args(argv)
     for name in ("export", "plot"):
         check_file(name, getattr(given, name))
+    reruns = import_module("nscontainer.reruns")
+    trust = reruns.trusted(filter(None, given.trust.split(",")))
+    recorded = import_module("nscontainer.history").load(given.file) if trust else given.file
+    for name, value in reruns.reaching(recorded).items() if trust else ():
+        if name in trust:
+            print(f"trusted as the file has it: {name} {printable(str(value))}", file=sys.stderr)
     try:
         with explained():
-            both = import_module("nscontainer.reruns").rerun(given.file)
+            both = reruns.rerun(recorded, trust=trust)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

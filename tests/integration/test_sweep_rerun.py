@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import nscontainer
+from nscontainer import cli
 from nscontainer.errors import SpecError
 from nscontainer.experiment.store import Store
 
@@ -72,6 +73,37 @@ def test_what_cannot_be_run_again_as_asked(tmp_path: Path) -> None:
         nscontainer.rerun(path, store=store, cpu="20%")
     with pytest.raises(SpecError, match="volumes") as caught:
         nscontainer.rerun(path, store=store)
-    assert caught.value.hint == "say what it may have here: rerun(…, volumes=…)"
+    assert caught.value.hint == (
+        "say what it may have here: rerun(…, volumes=…), or --trust volumes"
+    )
     assert len(store.list()) == 1
     assert len(nscontainer.rerun(path, store=store, volumes=[], repeat=1).here) == 4
+
+
+def test_what_a_file_reaches_out_by_is_trusted_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it is named in one error; of a part that is trusted the rest is refused; what is trusted is said."""
+    monkeypatch.setenv("NSCONTAINER_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "seen").write_text("the folder\n")
+    path = tmp_path / "s.zip"
+    volumes, caps = [f"{tmp_path}:/mnt:ro"], ["NET_RAW"]
+    nscontainer.sweep(
+        ["sh", "-c", "cat /mnt/seen; : {n}"], params={"n": [1, 2]}, volumes=volumes, cap_add=caps
+    ).export(path)
+    assert cli.main(["rerun", str(path)]) == 125
+    said = capsys.readouterr().err
+    assert f"the sweep was run with volumes {volumes} and cap_add {caps}, of another" in said
+    assert "--trust volumes,cap_add" in said
+    assert cli.main(["rerun", "--trust", "volumes", str(path)]) == 125
+    assert f"was run with cap_add {caps}, of another" in capsys.readouterr().err
+    assert len(Store().list()) == 1
+    assert cli.main(["rerun", "--trust", "volumes,cap-add", str(path)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"trusted as the file has it: volumes {volumes}",
+        f"trusted as the file has it: cap_add {caps}",
+    ]
+    done = Store().load(Store().list()[0]["id"])
+    assert [run.result.stdout for run in done.runs] == ["the folder\n"] * 2
+    assert cli.main(["rerun", "--trust", "memory", str(path)]) == 125
+    assert "'memory' is nothing by which" in capsys.readouterr().err

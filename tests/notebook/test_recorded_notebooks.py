@@ -62,6 +62,10 @@ def check(name: str, notebook: NotebookNode) -> None:
     """What each of them is to show."""
     last = [c for c in notebook.cells if c.cell_type == "code"][-1]
     assert len(shown(last, "image/png")) == 1
+    if name == "07-reproduce":
+        (both,) = shown(cell(notebook, begins="both = nscontainer.rerun"), "text/html")
+        assert "here: " in both
+        assert both.count("<table") >= 1
     if name == "06-memory":
         assert text(cell(notebook, begins="print(oom.describe_exit")).startswith("killed: out of")
         rows = shown(cell(notebook, begins="rows = need"))[0]

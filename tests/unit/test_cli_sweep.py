@@ -238,13 +238,14 @@ def test_rerun_shows_both(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     class Both:
-        def __init__(self, file: str) -> None:
+        def __init__(self, file: str, trust: tuple[str, ...]) -> None:
+            assert trust == ()
             self.file = file
 
         def __str__(self) -> str:
             return f"there and here of {self.file}"
 
-    module(monkeypatch, "nscontainer.reruns", rerun=Both)
+    module(monkeypatch, "nscontainer.reruns", rerun=Both, trusted=tuple)
     assert history.rerun_command(["x.zip"]) == 0
     assert capsys.readouterr().out == "there and here of x.zip\n"
     with pytest.raises(SpecError, match="another format"):
