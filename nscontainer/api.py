@@ -7,9 +7,9 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from nscontainer import spec
+from nscontainer import nameless, spec
 from nscontainer.bounded import KEPT_BYTES, Kept
 from nscontainer.errors import CommandError, HostError, SetupError, TransferError
 
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 Sink = Callable[[bytes], None]
 Message = dict[str, Any]
+
+
+def maker(what: spec.ContainerSpec) -> Callable[..., Container]:
+    """Load what makes a container; or, unconfined, a process that has those of its methods asked for here."""
+    if not what.unconfined:
+        return engine().create
+    from nscontainer import unconfined
+
+    return cast("Callable[..., Container]", unconfined.create)
 
 
 def engine() -> type[Container]:
@@ -129,10 +138,10 @@ def run(
     >>> r.usage["cpuacct.usage"].iloc[-1] / 1e9  # CPU seconds
     0.4
     """
-    container_type = engine()
     what = spec.build(command, **options)
+    create = maker(what)
     with as_stdin(input) as stdin, explained():
-        container = container_type.create(
+        container = create(
             what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
     if detach:
@@ -209,13 +218,13 @@ def run_cell(
     >>> r.values["total"]
     45
     """
-    container_type = engine()
     what = spec.build(None, **as_here(options))
+    create = maker(what)
     from nscontainer.values.transfer import Transfer
 
     with Transfer(inputs, out, trust=trust) as transfer:
         with explained():
-            container = container_type.create(what, name=name, start=True)
+            container = create(what, name=name, start=True)
         request = cell_request(code, filename, line_offset, what, colors=colors, width=width)
         request |= transfer.request
         container.send({"msg_type": "execute_request", "content": request}, transfer.fds)
@@ -278,7 +287,7 @@ def as_stdin(data: bytes | None) -> Iterator[int | None]:
     if data is None:
         yield None
         return
-    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    fd = nameless.new("stdin")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)

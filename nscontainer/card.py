@@ -49,7 +49,10 @@ def text(run: RunResult) -> str:
     """Give the run as at most :data:`LINES` lines of at most :data:`COLUMNS` columns."""
     *first, ended = headline.parts(run)
     moved = flows.parts(run)
-    lines = _wrapped([*first, *moved, ended, _limits_line(run)])[: 4 if moved else 3]
+    apart = headline.isolation(run)
+    lines = _wrapped([*filter(None, [apart]), *first, *moved, ended, _limits_line(run)])[
+        : 4 if moved else 3
+    ]
     if run.recorded is not None:
         lines = [*lines[: LINES - 3], f"  {text_of(run.recorded, COLUMNS - 2)}"]
     curve = _text_curve(run)
@@ -88,8 +91,10 @@ def _limits_line(run: RunResult) -> str:
     texts = []
     for row in rows:
         read = f" (read back: {row.read_back or 'nothing'}!)" if row.differs else ""
+        read = " (NOT HELD)" if row.unheld is not None else read
         texts.append(f"{row.label} {row.asked or 'not'}{read}")
-    return "asked " + ", ".join(texts) + ("" if run.limits.differs else "; read back as asked")
+    as_asked = not run.limits.differs and not run.limits.unheld
+    return "asked " + ", ".join(texts) + ("; read back as asked" if as_asked else "")
 
 
 def _text_curve(run: RunResult) -> str | None:
@@ -147,9 +152,15 @@ def escaped(value: object, limit: int = 400) -> str:
 def _headline(run: RunResult) -> str:
     first, *rest = headline.parts(run)
     ended = rest.pop()
+    apart = headline.isolation(run)
     weight = "normal" if run.ok else "bold"
     mark = "" if run.ok else f"{ICONS['error']} "
     parts = [
+        *(
+            []
+            if apart is None
+            else [f'<strong style="color:{VERMILLION}">{escaped(apart)}</strong>']
+        ),
         f"<strong>{escaped(first)}</strong>",
         *(escaped(part) for part in rest),
         f'<span style="font-weight:{weight}">{mark}{escaped(ended)}</span>',
@@ -162,7 +173,10 @@ def _limits_table(run: RunResult) -> str:
     head = ("limit", "asked", "read back", "had")
     cells = "".join(f'<th style="{CELL};{SOFT};font-weight:normal">{h}</th>' for h in head)
     lines = [f'<tr style="background:transparent">{cells}</tr>']
-    listed = [(row.label, row.asked, row.read_back, row.differs, _had(run, row)) for row in rows]
+    listed = [
+        (row.label, row.asked, row.read_back, row.differs or row.unheld is not None, _had(run, row))
+        for row in rows
+    ]
     names = {row.name for row in rows}
     if "cpu" not in names:
         listed.insert(0, ("CPU", None, None, False, _share(run)))

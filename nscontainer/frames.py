@@ -16,6 +16,7 @@ import pandas as pd
 from nscontainer import schema
 from nscontainer.errors import SpecError
 from nscontainer.measure import records
+from nscontainer.measure.isolation import Isolation
 from nscontainer.measure.result_file import replacing
 
 Figures = npt.NDArray[Any]
@@ -39,7 +40,8 @@ def usage(record: Mapping[str, Any], samples: bytes) -> pd.DataFrame:
         One row a reading: the baseline (``elapsed_s`` 0), the samples, the exact final reading.
         Columns are :data:`nscontainer.schema.NAMES` in order, then ``sample.took``, how long the
         reading took. Counters are relative to the
-        baseline. ``attrs["units"]`` has the units.
+        baseline. ``attrs["units"]`` has the units, ``attrs["isolation"]`` how isolated it was, and
+        ``attrs["not_held"]``, where a limit was not, why, by the limit's name.
 
         A column in which every figure is known is int64 (``cpu.quota`` is always float64); one with
         a figure that the host can't give is float64 with NaN there. numpy's own types, because
@@ -69,6 +71,9 @@ def usage(record: Mapping[str, Any], samples: bytes) -> pd.DataFrame:
     index = pd.Index(fields[0] / records.NS_PER_S, name=INDEX_NAME, dtype="float64")
     frame = pd.DataFrame(data, index=index, columns=[*schema.NAMES, TOOK])
     frame.attrs["units"] = dict(UNITS)
+    frame.attrs["isolation"] = Isolation.from_dict(record["isolation"]).word
+    if record["unheld"]:
+        frame.attrs["not_held"] = dict(record["unheld"])
     return frame
 
 

@@ -177,6 +177,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _option("measuring", "--cold", "cold", None,
             "start the interpreter afresh, so that all its memory is the container's"),
 
+    _option("isolation", "--best-effort", "best_effort", None,
+            "where this host can't hold a limit or make a namespace, go on without, and mark the result"),
+    _option("isolation", "--unconfined", "unconfined", None,
+            "run it as a plain process, not isolated at all, and mark the result"),
+
     _option("front end", "--name", "name", "NAME", "name to find the container by", front=True),
     _option("front end", "-i --interactive", "interactive", None,
             "connect standard input", **_CLI),

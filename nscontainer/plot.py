@@ -78,8 +78,9 @@ def strip(run: RunResult) -> bytes:
     figure.subplots_adjust(**sides, bottom=0.19, top=0.8, wspace=0.32)
     axes = list(figure.subplots(1, len(kinds), squeeze=False)[0])
     _draw(axes, kinds, run)
-    if run.recorded is not None:
-        figure.text(0.01, 0.01, text_of(run.recorded, 90), fontsize="x-small", fontstyle="italic")
+    below = " · ".join(filter(None, [headline.isolation(run), run.recorded]))
+    if below:
+        figure.text(0.01, 0.01, text_of(below, 120), fontsize="x-small", fontstyle="italic")
     for axis in axes:
         axis.set_xlabel("time (s)")
         if axis.get_legend() is not None:
@@ -209,7 +210,8 @@ def _quota(run: RunResult) -> list[Stretch]:
 
 
 def _title(axis: Axes, run: RunResult) -> None:
-    had = " · ".join([headline.limits(run), headline.exit_text(run)])
+    apart = headline.isolation(run)
+    had = " · ".join([*filter(None, [apart]), headline.limits(run), headline.exit_text(run)])
     if run.recorded is not None:
         had += f"\n{text_of(run.recorded, 90)}"
     # What ran is anyone's text: a dollar sign in it begins no formula.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from nscontainer import netspec, units
+from nscontainer import ladder, netspec, units
 from nscontainer.errors import SpecError
 from nscontainer.limits import (
     LIMIT_OPTIONS,
@@ -89,6 +89,10 @@ class ContainerSpec:
     """None is the image's own, or SIGTERM."""
     python_path: tuple[str, ...] = ()
     """The cell's ``sys.path``; empty means the spawner's own."""
+    best_effort: bool = False
+    """Go on without what this host can't do: the result says what that was."""
+    unconfined: bool = False
+    """No container at all: a plain process, and the result says so."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types; :meth:`from_dict` reads it back."""
@@ -252,6 +256,8 @@ def build(
     sample: Any = 0.02,
     stop_signal: Any = None,
     python_path: Iterable[str] = (),
+    best_effort: bool = False,
+    unconfined: bool = False,
     **limit_options: Any,
 ) -> ContainerSpec:
     """Make a :class:`ContainerSpec` from options as people write them, checking every one.
@@ -276,6 +282,11 @@ def build(
         For cells (no command): run many of them, one after another, in one interpreter.
     sample
         Time between samples, 1 ms to 10 s; a bare number is seconds.
+    best_effort
+        Where a limit can't be held on this host, or a namespace not be had, go on without it: the
+        result is marked.
+    unconfined
+        Run a plain process in place of a container: the result is marked.
     limit_options
         As :func:`limits` takes them.
 
@@ -315,7 +326,19 @@ def build(
     needing = {"ip": ip, "publish": published, "dns": servers}
     needing |= {name: value for name, value in limit_options.items() if name.startswith("net_")}
     given = [name.replace("_", "-") for name, value in needing.items() if value not in (None, ())]
-    netspec.check_fit(network, given)
+    if unconfined:
+        others = {
+            "image": image != "host", "entrypoint": entrypoint is not None, "user": user,
+            "hostname": hostname, "share": share, "network": network != "none", "ip": ip,
+            "add-host": add_hosts, "dns": servers, "publish": published,
+            "cap-add": cap_add, "cap-drop": cap_drop, "seccomp": seccomp != "default",
+            "read-only": read_only, "volume": volumes, "mount": mounts, "tmpfs": tmpfs,
+            "init": init, "tty": tty, "session": session,
+        }  # fmt: skip
+        asked_for = [name for name, value in others.items() if value]
+        ladder.check_unconfined(asked, asked_for, best_effort=best_effort)
+    else:
+        netspec.check_fit(network, given)
     return ContainerSpec(
         image=str(image),
         command=argv,
@@ -347,4 +370,6 @@ def build(
         sample_s=_sample(sample),
         stop_signal=None if stop_signal is None else _signal(stop_signal),
         python_path=tuple(python_path),
+        best_effort=bool(best_effort),
+        unconfined=bool(unconfined),
     )

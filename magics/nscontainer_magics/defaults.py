@@ -23,8 +23,8 @@ from nscontainer.errors import SpecError, one_line
 from nscontainer.experiment import levels
 from nscontainer.options import Option
 
-_NOT_FOR_SESSIONS: Final = frozenset({"timeout", "cpu_time", "init"})
-"""Of a session, these would be about all its cells together: it would end under the second one."""
+_NOT_FOR_SESSIONS: Final = frozenset({"timeout", "cpu_time", "init", "unconfined"})
+"""Of a session, these would be about all its cells together: it would end under the second one; or it has none."""
 _SETTLED_BY: Final[Mapping[str, frozenset[str]]] = {
     "cpu": frozenset({"cpu_quota"}),
     "cpu_quota": frozenset({"cpu"}),

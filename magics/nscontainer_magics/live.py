@@ -88,6 +88,9 @@ class Live:
 
     def _look_at_limit(self, container: Container) -> None:
         """Read the other limits now and then: they aren't in the samples, and an update may change them."""
+        if container.spec.unconfined:
+            self.progress.memory_limit = container.spec.limits.memory_bytes
+            return
         from nscontainer.cli.stats import memory_limit_in_force
 
         if time.monotonic() >= self._limit_at:

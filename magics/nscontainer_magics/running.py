@@ -138,6 +138,8 @@ class CellRun:
 
     def _recorded(self) -> RunResult | None:
         """Give what is shown in place of a run, where no container can run and recordings are named."""
+        if self.asked.build.get("unconfined"):
+            return None  # that can be had anywhere
         for what, asked in (
             ("a session", self.session is not None),
             ("a run in the background", self._background),

@@ -7,8 +7,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nscontainer import options, spec
 from nscontainer.cli.engine import container_type, explained
@@ -28,7 +28,7 @@ def run_command(argv: Sequence[str]) -> int:
     given, command = parse(argv)
     what = spec.build(command, **build_options(given))
     with explained():
-        container = container_type(to_make=True).create(
+        container = maker(what)(
             what,
             name=given.name,
             detach=given.detach,
@@ -40,6 +40,15 @@ def run_command(argv: Sequence[str]) -> int:
         print(container.id)
         return 0
     return foreground(container, given)
+
+
+def maker(what: spec.ContainerSpec) -> Callable[..., Container]:
+    """Load what makes a container; or, unconfined, a plain process in place of one."""
+    if not what.unconfined:
+        return container_type(to_make=True).create
+    from nscontainer import unconfined
+
+    return cast("Callable[..., Container]", unconfined.create)
 
 
 # --- reading the arguments -------------------------------------------------------------------

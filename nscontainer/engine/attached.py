@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nscontainer.engine import pump, wire
+from nscontainer.engine.answers import rebuild_error
 from nscontainer.engine.following import Follower, read_rows
-from nscontainer.engine.making import rebuild_error
 from nscontainer.errors import EngineError, StateError
 
 _MOST_READS: Final = 32  # of what a cell has printed at its end: more than two pipes hold

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nscontainer import errors, spec
-from nscontainer.engine import making, pump, state, wire
+from nscontainer.engine import answers, making, pump, state, wire
 from nscontainer.engine.attached import Attached
 from nscontainer.engine.following import Follower
 from nscontainer.errors import EngineError, NotFoundError, SpecError, StateError
@@ -283,7 +283,7 @@ class Container:
             raise StateError(message)
         reply, fds = received
         if reply.get("event") == "failed":
-            raise making.rebuild_error(reply)
+            raise answers.rebuild_error(reply)
         if fds:
             reply["fds"] = fds
         return reply
@@ -574,7 +574,7 @@ def _asked(inbox: wire.Inbox, op: str) -> bool:
     except OSError:
         return False
     if received is not None and received[0].get("event") == "failed":
-        raise making.rebuild_error(received[0])
+        raise answers.rebuild_error(received[0])
     return received is not None
 
 

@@ -13,9 +13,9 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from nscontainer import errors
 from nscontainer.engine import spawner_client, state, storage, wire
-from nscontainer.errors import EngineError, HostError, NsContainerError, SetupError
+from nscontainer.engine.answers import exit_record, rebuild_error
+from nscontainer.errors import EngineError, SpecError
 from nscontainer.image import host, running
 from nscontainer.spec import ContainerSpec, check_id
 
@@ -123,32 +123,6 @@ def read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def exit_record(message: wire.Message) -> dict[str, Any]:
-    """Take the record out of an exit event."""
-    record = message.get("record")
-    if record is None:
-        message_ = "the container ended before its code was let go"
-        raise EngineError(message_)
-    return dict(record)
-
-
-def rebuild_error(message: wire.Message) -> NsContainerError:
-    """Make the exception that a ``failed`` message describes."""
-    kind = getattr(errors, str(message.get("kind")), EngineError)
-    if kind is SetupError:
-        error = SetupError(
-            message["stage"], message["op"], message["path"], message["errno"],
-            hint=message.get("hint"),
-        )  # fmt: skip
-        error.message = str(message["message"])
-        error.args = (error.message,)
-        return error
-    made: NsContainerError = kind(str(message["message"]), hint=message.get("hint"))
-    if isinstance(made, HostError):
-        made.row = message.get("row")
-    return made
-
-
 class _SpawnerDiedError(EngineError):
     """The spawner (or its spare monitor) was killed before any code was let go."""
 
@@ -161,6 +135,11 @@ def make(spec: ContainerSpec, **options: Any) -> Made:
     options
         name, detach, remove, stdin, start: as Container.create's.
     """
+    if spec.unconfined:
+        message = (
+            "--unconfined makes no container: it is for a command or a cell that is waited for"
+        )
+        raise SpecError(message, hint="nscontainer.run(…), nscontainer run or %%container, with it")
     storage.check(spec.limits.to_dict())
     with running.resolved(spec) as (whole, image):
         try:

@@ -18,12 +18,13 @@ from dataclasses import replace
 from typing import Any
 
 from nscontainer.engine import diskrate, rootfs, wire
+from nscontainer.engine.answers import failure
 from nscontainer.engine.birth import Birth, InitDiedError
 from nscontainer.engine.joiner import Joiners
 from nscontainer.engine.request import Request
 from nscontainer.engine.sessionhost import SessionHost
 from nscontainer.engine.standby import StandBy
-from nscontainer.errors import HostError, NsContainerError, SetupError, SpecError, StateError
+from nscontainer.errors import NsContainerError, SpecError, StateError
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import COLUMNS, INDEX, NA
 from nscontainer.spec import PERIOD_US, check_id
@@ -67,26 +68,6 @@ def main(request: Request, standby: StandBy | None) -> None:
                 _send(request.control, failure(error))
             return  # one that died while it stood by is no answer: the owner asks again
         Monitor(birth, inbox, cleanup).run()
-
-
-def failure(error: NsContainerError) -> wire.Message:
-    """Describe an error so that :func:`nscontainer.engine.container.rebuild_error` can raise it."""
-    message: wire.Message = {
-        "event": "failed",
-        "kind": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-    }
-    if isinstance(error, HostError):
-        message["row"] = error.row
-    if isinstance(error, SetupError):
-        message |= {
-            "stage": error.stage,
-            "op": error.op,
-            "path": error.path,
-            "errno": error.errno,
-        }
-    return message
 
 
 def _send(sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nscontainer.engine import wire
-from nscontainer.engine.making import Made, exit_record, rebuild_error
+from nscontainer.engine.answers import exit_record, rebuild_error
 from nscontainer.errors import EngineError
 
 CHUNK: Final = 65536
@@ -112,7 +112,7 @@ def interrupts() -> Iterator[Interrupts]:
         os.close(writer)
 
 
-def drive(made: Made, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[str, Any]:
+def drive(made: Ends, sinks: Sinks, interrupted: Callable[[int], None]) -> dict[str, Any]:
     """Relay until the exit record has come and every pipe is at its end."""
     relay = Relay(made, sinks)
     with interrupts() as caught:

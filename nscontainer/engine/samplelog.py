@@ -7,11 +7,13 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nscontainer.linux.cgroup import Reader
-from nscontainer.linux.rtnetlink import LinkStats
 from nscontainer.schema import COLUMNS, INDEX, MOST_ROWS, NA, ROW_FIELDS, WHOLE_NS
+
+if TYPE_CHECKING:
+    from nscontainer.linux.cgroup import Reader
+    from nscontainer.linux.rtnetlink import LinkStats
 
 _ROW: Final = struct.Struct(f"={ROW_FIELDS}q")
 _PIDS: Final = INDEX["pids.current"]

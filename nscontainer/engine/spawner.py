@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from nscontainer.engine import garbage, monitor, networking, rootfs, standby, state, wire
+from nscontainer.engine import answers, garbage, monitor, networking, rootfs, standby, state, wire
 from nscontainer.engine.request import Request
 from nscontainer.errors import EngineError, HostError, NsContainerError
 from nscontainer.image import host
@@ -178,7 +178,7 @@ class Spawner:
         except (NsContainerError, OSError) as error:
             problem = error if isinstance(error, NsContainerError) else EngineError(str(error))
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as control:
-                wire.send(control, monitor.failure(problem))
+                wire.send(control, answers.failure(problem))
         for fd in fds:
             os.close(fd)
 
@@ -245,7 +245,7 @@ class Spawner:
                 traceback.print_exc()
             if control is not None:
                 with contextlib.suppress(OSError):
-                    wire.send(control, monitor.failure(problem))
+                    wire.send(control, answers.failure(problem))
         os._exit(code)
 
     def _layers(self, message: wire.Message) -> int:

@@ -17,6 +17,8 @@ from typing import Any, Final
 _HEADER: Final = struct.Struct("!IB")  # the body's bytes, and how many fds come along
 MAX_FDS: Final = 8
 MAX_BODY: Final = 64 << 20
+_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+"""Linux's; elsewhere (:mod:`nscontainer.unconfined`) it is set on each descriptor that comes."""
 
 Message = dict[str, Any]
 
@@ -51,7 +53,7 @@ class Inbox:
         flags = 0 if wait else socket.MSG_DONTWAIT
         space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(65536, space, flags | socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = self.sock.recvmsg(65536, space, flags | _CLOSE_ON_EXEC)
         except BlockingIOError:
             return False
         except (ConnectionResetError, BrokenPipeError):
@@ -60,6 +62,8 @@ class Inbox:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 rights = array.array("i")
                 rights.frombytes(payload[: len(payload) - len(payload) % rights.itemsize])
+                for fd in rights if not _CLOSE_ON_EXEC else ():
+                    os.set_inheritable(fd, False)  # noqa: FBT003 - os's own signature
                 self._fds.extend(rights)
         if not data:
             self.closed = True

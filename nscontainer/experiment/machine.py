@@ -31,6 +31,19 @@ def _limits(sweep: Sweep) -> Iterator[RunWarning]:
         )
 
 
+def _ladder(sweep: Sweep) -> Iterator[RunWarning]:
+    """Say what runs were, where they were less than asked or no containers at all."""
+    for code, text in (
+        ("not-isolated", "wholly or in part not isolated; see isolation of each result"),
+        ("best-effort", "without something that was asked for; see limits of each result"),
+    ):
+        found = [run for run in sweep.runs if any(w.code == code for w in run.result.warnings)]
+        if found:
+            yield RunWarning(
+                code, "warning", f"{_of(found, sweep)} ran {text}", {"runs": len(found)}
+            )
+
+
 def _parent(sweep: Sweep) -> Iterator[RunWarning]:
     """Say where a run's own quota wasn't the lowest."""
     found = [
@@ -170,6 +183,7 @@ def _recorded(sweep: Sweep) -> Iterator[RunWarning]:
 
 RULES: Final[tuple[Any, ...]] = (
     _limits,
+    _ladder,
     _parent,
     _hosts,
     _steal,

@@ -42,6 +42,8 @@ def cpu_limit(run: RunResult) -> str:
     """Say ``limit 20 %``, ``limit none, then 20 %`` or ``no limit``."""
     quotas = [run.limits.asked.cpus]
     quotas += [c.asked.cpus for c in run.limits.changes if c.asked.cpu_quota_us is not None]
+    if "cpu_quota_us" in run.limits.unheld and quotas[0] is not None:
+        return f"limit {units.format_cpu(quotas[0])} not held"
     texts = ["none" if quota is None else units.format_cpu(quota) for quota in quotas]
     if len(texts) > 3:
         texts = [texts[0], "…", texts[-1]]
@@ -73,9 +75,21 @@ def parts(run: RunResult) -> list[str]:
     return [p for p in (cpu(run), throttled(run), peak, exit_text(run)) if p is not None]
 
 
+def isolation(run: RunResult) -> str | None:
+    """Say ``NOT ISOLATED (--unconfined)``, or ``isolated, but for: net``; None where it was as asked."""
+    if not run.isolation.confined:
+        return "NOT ISOLATED (--unconfined)"
+    return run.isolation.word if run.isolation.missing not in ([], ["time"]) else None
+
+
 def limits(run: RunResult) -> str:
     """Say what was asked: ``CPU 20 %, memory 256 MiB``, or ``no limits``, and what then changed."""
-    first = asked_text(run.limits.asked) or "no limits"
+    first = (
+        asked_text(run.limits.in_force if run.limits.unheld else run.limits.asked) or "no limits"
+    )
+    unheld = [row for row in run.limits.rows() if row.unheld is not None]
+    if unheld:
+        first += "; not held: " + ", ".join(f"{row.label} {row.asked}" for row in unheld)
     changes = [f"{c.text} from {units.format_seconds(c.elapsed_s)} on" for c in run.limits.changes]
     if len(changes) > 2:
         changes = [plural(len(changes), "change")]

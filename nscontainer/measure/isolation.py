@@ -23,6 +23,8 @@ class Isolation:
         How the root filesystem was made.
     capabilities
         Those that the container's root held.
+    confined
+        False of a run with ``--unconfined``: there was no container.
     """
 
     namespaces: Mapping[str, str]
@@ -33,6 +35,7 @@ class Isolation:
     no_new_privs: bool | None
     network: str | None
     notes: tuple[str, ...]
+    confined: bool = True
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any] | None) -> Isolation:
@@ -48,10 +51,34 @@ class Isolation:
             no_new_privs=values.get("no_new_privs"),
             network=values.get("network"),
             notes=tuple(map(str, values.get("notes") or ())),
+            confined=not values.get("unconfined"),
         )
+
+    @property
+    def word(self) -> str:
+        """``isolated``, ``not isolated``, or ``isolated, but for: net, pid`` where namespaces could not be had."""
+        if not self.confined:
+            return "not isolated"
+        missing = self.missing
+        return f"isolated, but for: {', '.join(missing)}" if missing else "isolated"
+
+    @property
+    def missing(self) -> list[str]:
+        """Name the namespaces that this host could not make."""
+        return sorted(name for name, how in self.namespaces.items() if how == "unavailable")
 
     def rows(self) -> list[tuple[str, str]]:
         """Give it as (what, how) pairs for a table, fit to be shown."""
+        if not self.confined:
+            privileges = {True: "yes", False: "no", None: "unknown"}[self.no_new_privs]
+            rows = [
+                ("isolation", "none: a plain process (--unconfined)"),
+                ("root filesystem", self.rootfs or "unknown"),
+                ("network", self.network or "unknown"),
+                ("no_new_privs", privileges),
+                *(("note", note) for note in self.notes),
+            ]
+            return [(text_of(what), text_of(how, 400)) for what, how in rows]
         groups = (("private", "private"), ("host", "shared"), ("unavailable", "unavailable"))
         rows = []
         for state, title in groups:

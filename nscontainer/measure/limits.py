@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nscontainer import units
+from nscontainer import ladder, units
 from nscontainer.limits import PERIOD_US, Limits
 from nscontainer.measure import disk_limits
 from nscontainer.measure.records import NS_PER_S
@@ -90,6 +90,8 @@ class LimitRow:
     asked: str | None
     read_back: str | None
     differs: bool
+    unheld: str | None = None
+    """Why it was not held at all, as ``--best-effort`` allowed; ``read_back`` says so too."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,11 +106,15 @@ class RunLimits:
         What the cgroup's files said at the end.
     changes
         Every ``update`` in between, in order.
+    unheld
+        What this host could not hold, as ``--best-effort`` allowed: the cause, by the field of
+        ``asked``; also ``network``.
     """
 
     asked: Limits
     read_back: ReadBack
     changes: tuple[LimitChange, ...] = ()
+    unheld: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunLimits:
@@ -122,11 +128,16 @@ class RunLimits:
             for c in record["limit_changes"] or ()
         )
         asked, read_back = record["limits_asked"], record["limits_read_back"]
-        return cls(_limits(asked), ReadBack.from_dict(read_back), changes)
+        unheld = {str(name): str(why) for name, why in (record["unheld"] or {}).items()}
+        return cls(_limits(asked), ReadBack.from_dict(read_back), changes, unheld)
 
     @property
     def in_force(self) -> Limits:
-        """What was asked in the end: the first limits with every change made to them."""
+        """What held in the end: the first limits with every change made to them, less what could not be."""
+        return ladder.without(self._asked_last, self.unheld)
+
+    @property
+    def _asked_last(self) -> Limits:
         limits = self.asked
         for change in self.changes:
             fields = dataclasses.fields(Limits)
@@ -166,7 +177,18 @@ class RunLimits:
 
     def rows(self) -> list[LimitRow]:
         """Give each limit that was asked, or that was found in force without."""
-        return list(_rows(self.in_force, self.read_back))
+        if not self.unheld:
+            return list(_rows(self.in_force, self.read_back))
+        held = {(row.name, row.label): row for row in _rows(self.in_force, self.read_back)}
+        rows = []
+        for row in _rows(self._asked_last, None):
+            why = self.unheld.get("cpu_quota_us" if row.name == "cpu" else row.name)
+            here = held.pop((row.name, row.label), row)
+            if why is not None:
+                text = f"not held: {why}"
+                here = dataclasses.replace(row, read_back=text, differs=False, unheld=why)
+            rows.append(here)
+        return [*rows, *held.values()]
 
     def __repr__(self) -> str:
         rows = self.rows()

@@ -101,7 +101,8 @@ def cpu_quota(record: Mapping[str, Any], samples: bytes, limits: RunLimits) -> l
             for ns, quota in zip(at, seen, strict=True)
         )
         return stretches(sampled, end_s)
-    asked = [(0.0, limits.asked.cpus)]
+    held = "cpu_quota_us" not in limits.unheld
+    asked = [(0.0, limits.asked.cpus if held else None)]
     asked += [
         (change.elapsed_s, change.asked.cpus)
         for change in limits.changes

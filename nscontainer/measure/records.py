@@ -42,6 +42,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "limits_asked": (dict,),
     "limits_read_back": (dict,),
     "limit_changes": (list,),
+    "unheld": (dict,),
     "network_shaping": (dict,),
     "isolation": (dict,),
     "cgroup": (dict,),

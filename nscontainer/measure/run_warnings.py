@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from nscontainer import units
+from nscontainer import ladder, units
 from nscontainer.measure import network_warnings
 from nscontainer.measure.text import percent, plural, size, text_of
 from nscontainer.spec import PERIOD_US
@@ -244,7 +244,7 @@ def _zygote(run: RunResult) -> Iterator[RunWarning]:
 
 
 def _network(run: RunResult) -> Iterator[RunWarning]:
-    if run.isolation.network == "host":
+    if run.isolation.network == "host" and run.isolation.confined:
         yield RunWarning(
             "network-host",
             "info",
@@ -321,8 +321,51 @@ def _storage(run: RunResult) -> Iterator[RunWarning]:
         )
 
 
+def _unheld(run: RunResult) -> Iterator[RunWarning]:
+    """Say which limits did not hold at all, as --best-effort allowed."""
+    limits = run.limits
+    told = set()
+    for row in limits.rows():
+        if row.unheld is not None:
+            told.add("cpu_quota_us" if row.name == "cpu" else row.name)
+            yield RunWarning(
+                "best-effort",
+                "warning",
+                f"{row.label} {row.asked} was not held: {text_of(row.unheld, 300)}",
+                {"limit": row.name, "asked": row.asked, "why": row.unheld},
+            )
+    others = {name: why for name, why in limits.unheld.items() if name not in told}
+    for name, why in others.items():
+        if name in ladder.EXTRAS:
+            yield RunWarning(
+                "best-effort", "warning", text_of(f"{ladder.EXTRAS[name]}: {why}", 300),
+                {"limit": name, "why": why},
+            )  # fmt: skip
+
+
+def _by_rlimit(run: RunResult) -> Iterator[RunWarning]:
+    """Say what the limits of an unconfined run are worth."""
+    if run.isolation.confined:
+        return
+    held = run.limits.in_force
+    for value, label, how in (
+        (held.memory_bytes, "memory", "RLIMIT_DATA holds each process by itself to it, not all together"),
+        (held.pids, "pids", "RLIMIT_NPROC counts all tasks of this user, of which it was let have so many more"),
+        (held.cpuset_cpus, "CPUs", "by its CPU affinity, which the code may widen again"),
+    ):  # fmt: skip
+        if value is not None:
+            yield RunWarning("rlimit", "warning", f"{label}: {how}; a container's limit is exact")
+
+
 def _isolation(run: RunResult) -> Iterator[RunWarning]:
-    missing = sorted(n for n, v in run.isolation.namespaces.items() if v == "unavailable")
+    if not run.isolation.confined:
+        yield RunWarning(
+            "not-isolated",
+            "warning",
+            "not isolated: a plain process, with this user's files, network and rights; "
+            "nscontainer doctor says what a container takes",
+        )
+    missing = run.isolation.missing
     if missing:
         yield RunWarning(
             "not-isolated",
@@ -362,6 +405,8 @@ RULES: Final[tuple[Callable[[RunResult], Iterator[RunWarning]], ...]] = (
     _network_limits,
     _escaped_writes,
     _storage,
+    _unheld,
+    _by_rlimit,
     _isolation,
     _reports,
 )

@@ -345,7 +345,7 @@ class Inbox:
     def _fill(self, flags: int) -> bool:
         """Take in what there is; received and kept in one C call, as in :meth:`Outbox._pump`."""
         before = len(self._chunks)
-        flags |= socket.MSG_CMSG_CLOEXEC
+        flags |= getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux's
         try:
             self._chunks.extend(map(self._sock.recvmsg, (1 << 20,), (_ROOM,), (flags,)))
         except OSError:

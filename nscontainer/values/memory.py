@@ -8,12 +8,15 @@ import mmap
 import os
 from typing import Final
 
+from nscontainer import nameless
 from nscontainer.linux import mount
 from nscontainer.runner import values
 
 ALIGN: Final = values.ALIGN
 """Where each buffer begins, in bytes: at a multiple of it."""
 _HUGE_FROM: Final = 4 << 20
+_LINUX: Final = hasattr(os, "O_TMPFILE")
+_OPEN: Final = "/proc/self/fd" if _LINUX else "/dev/fd"
 
 
 def new_file(size: int | None) -> int:
@@ -28,7 +31,7 @@ def new_file(size: int | None) -> int:
     size
         How large it is going to be, in bytes; None where that is not known.
     """
-    if size is None or size >= _HUGE_FROM:
+    if _LINUX and (size is None or size >= _HUGE_FROM):
         # OSError: not root, or a Linux without transparent huge pages. A memfd does as well.
         with contextlib.suppress(OSError):
             options: dict[str, str | None] = {"size": "0", "huge": "within_size"}
@@ -38,12 +41,12 @@ def new_file(size: int | None) -> int:
                 return os.open(path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o400)
             finally:
                 os.close(filesystem)
-    return os.memfd_create("values", os.MFD_CLOEXEC)
+    return nameless.new("values")
 
 
 def for_reading(fd: int) -> int:
     """Open a file of ours once more, to be read only."""
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(f"{_OPEN}/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def is_written_by_nobody(fd: int) -> bool:
@@ -51,6 +54,8 @@ def is_written_by_nobody(fd: int) -> bool:
 
     Linux grants a read lease only then (F_SETLEASE in fcntl(2)). ``fd`` is open for reading only.
     """
+    if not _LINUX:
+        return False
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError:

@@ -15,7 +15,7 @@ from nscontainer import doctor, rows
 from nscontainer.doctor import Finding, kernel
 from nscontainer.doctor.mend import MENDS, PLACES, mend, places
 from nscontainer.doctor.table import ROWS
-from nscontainer.engine import making, monitor
+from nscontainer.engine import answers
 from nscontainer.engine.stages import STAGES
 from nscontainer.errors import HostError, SetupError, SpecError, one_line
 from nscontainer.linux import loop
@@ -167,8 +167,8 @@ def test_an_error_says_its_row_last() -> None:
         loop._open(10**9, 0)
     assert caught.value.row == "disk size"
     assert one_line(caught.value).endswith("; nscontainer doctor disk-size)")
-    sent = monitor.failure(caught.value)
-    assert making.rebuild_error(sent).__dict__ == caught.value.__dict__ | {"_row": "disk size"}
+    sent = answers.failure(caught.value)
+    assert answers.rebuild_error(sent).__dict__ == caught.value.__dict__ | {"_row": "disk size"}
     assert one_line(HostError("full", hint="prune")) == "full (prune)"
     assert one_line(HostError("x", row="seccomp")) == "x (nscontainer doctor seccomp)"
     copied = pickle.loads(pickle.dumps(HostError("x", row="seccomp")))
