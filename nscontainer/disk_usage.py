@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from nscontainer import inside
 from nscontainer.engine import state, storage
 from nscontainer.errors import HostError, StateError
 
@@ -18,6 +19,7 @@ _BLOCK: Final = 512
 """What st_blocks counts, on every file system (stat(2))."""
 
 
+@inside.runs
 def rows() -> list[dict[str, Any]]:
     """Give a row a kind.
 

@@ -316,13 +316,12 @@ def diff(container: Container | Session | str) -> builtins.list[Change]:
     list[Change]
         ``kind`` (A added, C changed, D deleted) and ``path``, in the order of the paths.
     """
-    from nscontainer.image.diff import changes
+    from nscontainer.image.diff import of_container
     from nscontainer.image.store import Store
-    from nscontainer.image.written import layers_of
 
     held, store = _container(container), Store()
-    with store.holding(), layers_of(held.inspect(), held.directory, store.root) as written:
-        return changes(written)
+    with store.holding():
+        return of_container(held.inspect(), held.directory, store.root)
 
 
 def _container(which: Container | Session | str) -> Container:

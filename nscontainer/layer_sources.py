@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from nscontainer import inside
 from nscontainer.engine import state
 from nscontainer.errors import ImageError, NotFoundError, SpecError
 from nscontainer.layerstack import LayerKind, Source, Stack, unite
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nscontainer.image.store import Store
 
 
+@inside.runs
 def stack_of(reference: str) -> Stack:
     """Look at the layers of a container, or else of an image.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nscontainer import inside
 from nscontainer.build import dockerfile
 from nscontainer.build.context import Context
 from nscontainer.build.dockerfile import Dockerfile
@@ -37,6 +38,7 @@ def from_directory(directory: str, file: str | None = None) -> tuple[Dockerfile,
     return dockerfile.parse(text, os.path.basename(path)), context
 
 
+@inside.runs
 def build(
     file: Dockerfile,
     context: Context | None,

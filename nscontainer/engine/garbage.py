@@ -7,6 +7,7 @@ import os
 import time
 from typing import Final
 
+from nscontainer import inside
 from nscontainer.engine import diskserver, networking, state
 from nscontainer.errors import NsContainerError
 from nscontainer.linux import cgroup
@@ -15,6 +16,7 @@ YOUNG_S: Final = 10.0
 """A cgroup younger than this may be one that another state directory's container is born into."""
 
 
+@inside.runs
 def collect(top: str | None = None) -> list[str]:
     """Remove what no monitor owns any more.
 

@@ -22,7 +22,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
+from nscontainer import inside
 from nscontainer.errors import HostError, NotFoundError, StateError
+from nscontainer.linux import userns
 
 State = dict[str, Any]
 
@@ -32,7 +34,7 @@ def state_dir() -> str:
     given = os.environ.get("NSCONTAINER_STATE_DIR")
     if given:
         return os.path.abspath(given)
-    if os.geteuid() == 0:
+    if userns.privileged():
         return "/var/lib/nscontainer"
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(data_home, "nscontainer")
@@ -190,6 +192,9 @@ def remove(directory: str) -> None:
     container has nested them: shutil.rmtree recurses and holds an fd for each level.
     """
     if _remove_untouched(directory):
+        return
+    if inside.needed():  # its files are owned by ids that aren't this user's
+        inside.call(remove, directory)
         return
     try:
         top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nscontainer import inside
 from nscontainer.errors import SpecError
 from nscontainer.image import names, reconfigure
 from nscontainer.image.pack import Packer
@@ -84,8 +85,12 @@ def add_layer(store: Store, container: Container) -> Layer:
 
     The caller keeps the container still, and the store from being swept.
     """
-    facts = container.inspect()
-    with layers_of(facts, container.directory, store.root) as written:
+    return inside.call(_add, store.root, container.inspect(), container.directory)
+
+
+def _add(root: str, facts: Mapping[str, Any], directory: str) -> Layer:
+    store = Store(root)
+    with layers_of(facts, directory, store.root) as written:
 
         def write(sink: Any) -> None:
             packer = Packer(sink, id_shift=int(facts.get("upper_shift", 0)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from nscontainer import inside
 from nscontainer.image.tree import is_opaque, is_whiteout
-from nscontainer.image.written import Written
+from nscontainer.image.written import Written, layers_of
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -24,6 +25,13 @@ class Change:
     def __str__(self) -> str:
         """As Docker prints it."""
         return f"{self.kind} {self.path}"
+
+
+@inside.runs
+def of_container(facts: Mapping[str, Any], directory: str, store: str) -> list[Change]:
+    """Tell what a container has changed, by its state file; arguments as :func:`layers_of` has them."""
+    with layers_of(facts, directory, store) as written:
+        return changes(written)
 
 
 def changes(layers: Iterable[Written]) -> list[Change]:

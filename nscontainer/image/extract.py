@@ -22,6 +22,7 @@ from nscontainer.image.limits import Budget, Limits
 from nscontainer.image.tarheader import MOST_IDS, Entry, shown
 from nscontainer.image.tarstream import Reader, Source
 from nscontainer.image.tree import OPEN_DIRECTORY, Parts, Tree, is_whiteout, opaque_mark, split
+from nscontainer.linux import userns
 
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
@@ -33,6 +34,7 @@ HOLE: Final = 64 << 10
 """Zeros of at least so many bytes in a row, from a multiple of it on, become a hole."""
 _ZEROS: Final = bytes(HOLE)
 _MANY_IDS: Final = 65535
+_NOBODY: Final = 65534
 _NOTES: Final = 20
 
 
@@ -58,7 +60,8 @@ def extract(
     Parameters
     ----------
     owner_shift
-        Added to every uid and gid. Who isn't root can't give files away: theirs stay their own.
+        Added to every uid and gid. Who isn't root can't give files away: theirs stay their own. The root
+        of a user namespace can give them to its ids alone; what is of others becomes nobody's.
     packed_bytes
         Tells how much of the compressed stream has been read, for the limit to the ratio.
 
@@ -93,6 +96,9 @@ class _Extraction:
         self._budget = budget
         self._shift = shift
         self._root = os.geteuid() == 0
+        self._ids = MOST_IDS + 1, MOST_IDS + 1
+        if not userns.privileged():
+            self._ids = userns.count("/proc/self/uid_map"), userns.count("/proc/self/gid_map")
         self._opaque_name = opaque_mark()
         self._described: dict[Parts, Entry] = {}
         self._opaque: set[Parts] = set()
@@ -370,7 +376,21 @@ class _Extraction:
         owner = entry.uid + self._shift, entry.gid + self._shift
         if not all(0 <= number <= MOST_IDS for number in owner):
             raise _bad(entry, f"there is no user or group {max(owner)}")
-        return owner
+        if owner[0] < self._ids[0] and owner[1] < self._ids[1]:
+            return owner
+        return self._mapped(owner)
+
+    def _mapped(self, owner: tuple[int, int]) -> tuple[int, int]:
+        """Give whose a file is where its owner has no id in this user namespace."""
+        most = min(self._ids)
+        if most == 1:
+            self._note("all files are root's: this user has no subordinate ids (/etc/subuid)")
+            return 0, 0
+        if most <= _MANY_IDS:
+            self._note(f"owners above {most - 1} have no subordinate id: their files are nobody's")
+        nobody = _NOBODY if most > _NOBODY else 0
+        uid, gid = (i if i < n else nobody for i, n in zip(owner, self._ids, strict=True))
+        return uid, gid
 
     def _note_ids(self, entry: Entry) -> None:
         if entry.uid > _MANY_IDS or entry.gid > _MANY_IDS:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from nscontainer import inside
 from nscontainer.errors import ImageError, LayerError
 from nscontainer.image import digest as digests
 from nscontainer.image import files, tree
@@ -95,6 +96,9 @@ class Layers:
         if self.is_there(layer.diff_id):
             self.settle(layer.key)
             return
+        if inside.needed():
+            inside.call(_unpacked, self.directory, (layer,), progress, stop)
+            return
         with files.exclusive(f"{self.directory}/.{layer.key}.lock"):
             if self.is_there(layer.diff_id):
                 return
@@ -170,8 +174,22 @@ class Layers:
         for layer in wanted:
             if layer not in missing:
                 self.settle(layer.key)
-        in_parallel(lambda layer, stop: self.unpack(layer, progress, stop), missing)
+        if missing and inside.needed():
+            inside.call(_unpacked, self.directory, tuple(missing), progress)
+        else:
+            in_parallel(lambda layer, stop: self.unpack(layer, progress, stop), missing)
         return [layer.key for layer in layers]
+
+
+def _unpacked(
+    directory: str,
+    missing: tuple[Layer, ...],
+    progress: Progress | None,
+    _stop: threading.Event | None = None,
+) -> None:
+    """Unpack layers for an ordinary user, in the namespace that has their files' owners."""
+    root = os.path.dirname(directory)
+    Layers(root, Blobs(root)).unpack_all(missing, progress)
 
 
 def in_parallel(work: Callable[[Layer, threading.Event], None], items: list[Layer]) -> None:

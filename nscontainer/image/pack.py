@@ -28,7 +28,8 @@ _MOST_ZEROS: Final = 1 << 30
 a sparse entry, but can't save or push it: "could not verify layer data"."""
 _ZEROS: Final = bytes(HOLE)
 _IDS: Final = 65536
-_NOBODY: Final = 65534
+NOBODY: Final = 65534
+"""Whose a file is that has no owner here: /proc/sys/kernel/overflowuid."""
 _ELSEWHERE: Final = tuple(
     f"{space}.overlay.{name}".encode()
     for space in ("trusted", "user")
@@ -228,7 +229,7 @@ class Packer:
     def _id(self, number: int) -> int:
         if not self._shift:
             return number
-        return number - self._shift if 0 <= number - self._shift < _IDS else _NOBODY
+        return number - self._shift if 0 <= number - self._shift < _IDS else NOBODY
 
     def _entry(
         self,

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+from nscontainer import inside
 from nscontainer.errors import ImageError, SpecError, StateError
 from nscontainer.image import files, names
 from nscontainer.image import index as indexes
@@ -21,13 +22,13 @@ class Removal:
     """What removes images from a store; ``top`` is the engine's directory, whose containers count."""
 
     def __init__(self, root: str, blobs: Blobs, layers: Layers, index: Index) -> None:
+        self._root = root
         self._top = os.path.dirname(root)
         self._gc_lock = f"{root}/gc.lock"
         self._index = index
         self._layers = layers
         self._blobs = blobs
         self._lookup = Lookup(blobs)
-        self._sweep = Sweep(self._top, blobs, layers, index)
 
     def remove(self, ref: str, *, force: bool) -> list[str]:
         """Take a name from an image, and remove it with its last; see ``Store.remove``."""
@@ -74,8 +75,11 @@ class Removal:
 
     def try_sweep(self, *, partials: bool = False) -> int:
         """Free what nothing names, unless somebody is adding: then the next one does."""
+        if inside.needed():
+            return inside.call(_swept, self._root, partials=partials)
         with files.exclusive_if_free(self._gc_lock) as alone:
-            return self._sweep.run(partials=partials) if alone else 0
+            sweep = Sweep(self._top, self._blobs, self._layers, self._index)
+            return sweep.run(partials=partials) if alone else 0
 
     def usage(self, images: list[Image]) -> list[Usage]:
         """Tell what takes how much space; see ``Store.usage``."""
@@ -107,6 +111,13 @@ class Removal:
         except ImageError:
             return [rows[0].manifest.digest]
         return [image.id, *dict.fromkeys(layer.diff_id for layer in reversed(image.layers))]
+
+
+def _swept(root: str, *, partials: bool) -> int:
+    """Sweep an ordinary user's store, in the namespace that has the owners of its layers' files."""
+    blobs = Blobs(root)
+    removal = Removal(root, blobs, Layers(root, blobs), Index(root))
+    return removal.try_sweep(partials=partials)
 
 
 def _label(ref: str, named: list[str]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from nscontainer.errors import LayerError
 from nscontainer.image.tarheader import shown
+from nscontainer.linux import userns
 
 Parts = tuple[bytes, ...]
 
@@ -195,9 +196,10 @@ def is_whiteout(facts: os.stat_result) -> bool:
 def opaque_mark() -> str:
     """Name the attribute by which a directory hides what lower layers have of it.
 
-    The other one is anyone's to set: overlayfs looks at it only where it was mounted so, by who isn't root.
+    The other one is anyone's to set: overlayfs looks at it only where it was mounted so (``userxattr``), by
+    who isn't root or is it in a user namespace alone, where there are no attributes ``trusted``.
     """
-    return f"{'trusted' if os.geteuid() == 0 else 'user'}.overlay.opaque"
+    return f"{'trusted' if userns.privileged() else 'user'}.overlay.opaque"
 
 
 def is_opaque(directory: int | str) -> bool:

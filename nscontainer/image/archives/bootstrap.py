@@ -17,17 +17,16 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
+from nscontainer import inside
 from nscontainer.errors import HostError, ImageError, SpecError
 from nscontainer.image import names, tree
 from nscontainer.image.archives import debian, rootfs
 from nscontainer.image.progress import Event, Progress
-from nscontainer.image.records import Image
+from nscontainer.image.records import Image, Layer
 from nscontainer.image.registry import platform as platforms
-
-if TYPE_CHECKING:
-    from nscontainer.image.store import Store
+from nscontainer.image.store import Store
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+~:-]+)?", re.ASCII)
@@ -88,12 +87,8 @@ def bootstrap(
     tool = _tool(variant)
     epoch = debian.published(suite)
     with store.holding(), _scratch(store) as scratch:
-        top = f"{scratch}/tree"
-        os.mkdir(top, 0o755)
         run = _mmdebstrap if tool == "mmdebstrap" else _debootstrap
-        run(_Job(suite, packages, variant, scratch, epoch, progress))
-        _tell(progress, "making the layer")
-        layer = store.add_layer(lambda sink: rootfs.pack_tree(top, sink))
+        layer, shell = run(_Job(suite, packages, variant, scratch, epoch, progress), store)
         when = dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         words = [f"nscontainer bootstrap {text} --variant {variant}"]
         words += [f"--include {','.join(packages)}"] if packages else []
@@ -101,7 +96,7 @@ def bootstrap(
             "created": when,
             "architecture": platforms.host().architecture,
             "os": "linux",
-            "config": {"Env": [f"PATH={PATH}"], "Cmd": [_shell(top)]},
+            "config": {"Env": [f"PATH={PATH}"], "Cmd": [shell]},
             "history": [{"created": when, "created_by": " ".join(words), "comment": tool}],
         }
         return store.make_image(config, [layer], name=str(reference))
@@ -169,7 +164,7 @@ class _Job:
     progress: Progress | None
 
 
-def _mmdebstrap(job: _Job) -> None:
+def _mmdebstrap(job: _Job, store: Store) -> tuple[Layer, str]:
     """Let mmdebstrap write a tar, and unpack it as any other."""
     removal = " ".join(f'"$1/{path}"' for path in _LEFT_OUT)
     listed = " ".join(f"'{line}'" for line in job.suite.lines)
@@ -190,15 +185,40 @@ def _mmdebstrap(job: _Job) -> None:
         *(job.suite.name, "-", *job.suite.lines),
     ]
     with _started(words, _environment(job.epoch), job.progress, "mmdebstrap") as tar:
-        rootfs.unpack(tar, f"{job.scratch}/tree")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(f"{job.scratch}/tree/dev", 0o755)
-    os.utime(f"{job.scratch}/tree/dev", (job.epoch, job.epoch))
-    os.utime(f"{job.scratch}/tree", (job.epoch, job.epoch))
+        return inside.call(
+            _of_tar,
+            inside.Stream(tar, "read"),
+            store.root,
+            job.scratch,
+            job.epoch,
+            job.progress,
+        )
 
 
-def _debootstrap(job: _Job) -> None:
+def _of_tar(
+    tar: IO[bytes], root: str, scratch: str, epoch: int, progress: Progress | None
+) -> tuple[Layer, str]:
+    """Make a layer of mmdebstrap's tar; tell its shell too."""
+    top = f"{scratch}/tree"
+    os.mkdir(top, 0o755)
+    try:
+        rootfs.unpack(tar, top)
+        while tar.read(1 << 16):  # what follows a tar's end: who writes it must not be cut off
+            pass
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{top}/dev", 0o755)
+        os.utime(f"{top}/dev", (epoch, epoch))
+        os.utime(top, (epoch, epoch))
+        _tell(progress, "making the layer")
+        layer = Store(root).add_layer(lambda sink: rootfs.pack_tree(top, sink))
+        return layer, _shell(top)
+    finally:
+        tree.remove_tree(top)
+
+
+def _debootstrap(job: _Job, store: Store) -> tuple[Layer, str]:
     """Let debootstrap fill the directory, in its own /tmp, and take out what is this machine's."""
+    os.mkdir(f"{job.scratch}/tree", 0o755)
     finish = (
         'top=$1; shift; "$@" >&2 && cd "$top" && rm -rf dev/* proc/* sys/* run/* tmp/*'
         " var/cache/apt/archives/*.deb var/cache/apt/*.bin var/lib/apt/lists/*_*"
@@ -218,6 +238,9 @@ def _debootstrap(job: _Job) -> None:
     environment = {**_environment(job.epoch), "LINES": "\n".join(job.suite.lines)}
     with _started(words, environment, job.progress, "debootstrap") as output:
         output.read()
+    top = f"{job.scratch}/tree"
+    _tell(job.progress, "making the layer")
+    return store.add_layer(lambda sink: rootfs.pack_tree(top, sink)), _shell(top)
 
 
 @contextlib.contextmanager

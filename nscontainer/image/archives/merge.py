@@ -17,9 +17,10 @@ from typing import Final
 from nscontainer.errors import LayerError
 from nscontainer.image import tarheader
 from nscontainer.image.compression import Writes
-from nscontainer.image.pack import Packer, xattrs_of
+from nscontainer.image.pack import NOBODY, Packer, xattrs_of
 from nscontainer.image.tarheader import shown
 from nscontainer.image.tree import OPEN_DIRECTORY, is_opaque, is_whiteout
+from nscontainer.linux import userns
 
 _DEEPEST: Final = 400
 
@@ -36,6 +37,8 @@ class Lower:
         Where in the tree it is: ``b""``, or the path of a view of the image ``host``.
     id_shift
         Subtracted from its files' ids.
+    foreign
+        It is this machine's own: what is of no id of ours is the tree's root's.
     sees
         Tells whether the tree has a file of this layer, by its path in the layer; None: it has all.
     """
@@ -43,6 +46,7 @@ class Lower:
     path: str
     place: bytes = b""
     id_shift: int = 0
+    foreign: bool = False
     sees: Callable[[str], bool] | None = None
 
 
@@ -81,16 +85,32 @@ def write(layers: Sequence[Lower], sink: Writes) -> None:
 
 
 class OwnPacker(Packer):
-    """For trees of this user's: without root nobody can give files away, and theirs are the image's root's."""
+    """For trees of this user's: without root nobody can give files away, and theirs are the image's root's.
+
+    Parameters
+    ----------
+    foreign
+        Files may be of users who have no id in our user namespace, where they look like nobody's: those
+        are the image's root's too.
+    """
+
+    def __init__(self, sink: Writes, *, foreign: bool = False) -> None:
+        super().__init__(sink)
+        self._foreign = foreign
 
     def _id(self, number: int) -> int:
-        return super()._id(number) if os.geteuid() == 0 else 0
+        if os.geteuid() != 0 or (self._foreign and number == NOBODY and not userns.privileged()):
+            return 0
+        return super()._id(number)
 
 
 class _Merging(OwnPacker):
+    def _is_in(self, layer: Lower) -> None:
+        self._shift, self._foreign = layer.id_shift, layer.foreign
+
     def merged(self, tops: list[_Open]) -> None:
         here = [top for top in tops if not top.lower.place]
-        self._shift = here[0].lower.id_shift
+        self._is_in(here[0].lower)
         self._root(here[0].fd, b"")
         self._unite(here, [top for top in tops if top.lower.place], b"", 0)
 
@@ -132,7 +152,7 @@ class _Merging(OwnPacker):
                 continue
             if not stat.S_ISDIR(facts.st_mode):
                 if not united and not is_whiteout(facts):
-                    self._shift = at.lower.id_shift
+                    self._is_in(at.lower)
                     self._one(at.fd, name, path, facts, depth)
                 break
             try:
@@ -146,7 +166,7 @@ class _Merging(OwnPacker):
         if not united:
             return
         first = united[0]
-        self._shift = first.lower.id_shift
+        self._is_in(first.lower)
         self._entry(
             path + b"/", tarheader.DIRECTORY, os.fstat(first.fd), xattrs=xattrs_of(first.fd)
         )

@@ -10,8 +10,9 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nscontainer import inside
 from nscontainer.engine import state
 from nscontainer.errors import NotFoundError
 from nscontainer.image import (
@@ -30,16 +31,20 @@ from nscontainer.image.archives.source import Given
 from nscontainer.image.below import HostLayer, view_of
 from nscontainer.image.compression import Reads, Writes
 from nscontainer.image.progress import Event, Progress
-from nscontainer.image.records import Image, timestamp
+from nscontainer.image.records import Image, Layer, timestamp
 from nscontainer.image.registry import platform as platforms
-
-if TYPE_CHECKING:
-    from nscontainer.image.store import Store
+from nscontainer.image.store import Store
 
 
-def pack_tree(top: str, sink: Writes) -> None:
-    """Write a directory that :func:`unpack` or this user has filled as a layer's tar."""
-    packer = merge.OwnPacker(sink)
+def pack_tree(top: str, sink: Writes, *, foreign: bool = False) -> None:
+    """Write a directory that :func:`unpack` or this user has filled as a layer's tar.
+
+    Parameters
+    ----------
+    foreign
+        There may be files of other users of this machine in it.
+    """
+    packer = merge.OwnPacker(sink, foreign=foreign)
     packer.tree(top)
     packer.finish()
 
@@ -90,14 +95,13 @@ def import_(
     run = reconfigure.apply({}, changes)
     with store.holding(), contextlib.ExitStack() as stack:
         if isinstance(given, str | os.PathLike) and os.path.isdir(given):
-            top = what = os.fspath(given)
+            what = os.fspath(given)
+            layer = inside.call(_of_directory, store.root, os.path.abspath(what))
         else:
             stream, what = stack.enter_context(source.raw(given))
-            top = stack.enter_context(_scratch(store))
-            counting = source.Counting(stream)
-            total = _length(given)
-            unpack(_Told(counting, total, progress), top)
-        layer = store.add_layer(lambda sink: pack_tree(top, sink))
+            layer = inside.call(
+                _of_tar, store.root, inside.Stream(stream, "read"), _length(given), progress
+            )
         when = timestamp()
         said = message or f"Imported from {os.path.basename(what.rstrip('/')) or what}"
         config: dict[str, Any] = {
@@ -111,6 +115,19 @@ def import_(
         if progress is not None:
             progress(Event("done", "", layer.descriptor.size, layer.descriptor.size))
         return made
+
+
+def _of_directory(root: str, top: str) -> Layer:
+    """Make a layer of a directory."""
+    return Store(root).add_layer(lambda sink: pack_tree(top, sink, foreign=True))
+
+
+def _of_tar(root: str, stream: Any, total: int | None, progress: Progress | None) -> Layer:
+    """Make a layer of a tar, by way of the files in it."""
+    store = Store(root)
+    with _scratch(store) as top:
+        unpack(_Told(source.Counting(stream), total, progress), top)
+        return store.add_layer(lambda sink: pack_tree(top, sink))
 
 
 class _Told:
@@ -166,11 +183,21 @@ def export(what: str, target: Target, *, store: Store, progress: Progress | None
     NotFoundError
         There is neither a container nor an image of that name.
     """
-    with store.holding(), _layers(what, store) as layers, dest.writing(target) as file:
+    with store.holding():
+        if what != names.HOST and _container(what) is None:
+            _image(what, store)  # an error before anything is made
+        with dest.writing(target) as file:
+            count = inside.call(_merged, what, store.root, inside.Stream(file, "write"), progress)
+        if progress is not None:
+            progress(Event("done", "", count, count))
+
+
+def _merged(what: str, root: str, file: Any, progress: Progress | None) -> int:
+    store = Store(root)
+    with _layers(what, store) as layers:
         sink = _Counted(file, progress)
         merge.write(layers, sink)
-        if progress is not None:
-            progress(Event("done", "", sink.count, sink.count))
+        return sink.count
 
 
 class _Counted:
@@ -194,12 +221,7 @@ def _layers(what: str, store: Store) -> Iterator[list[merge.Lower]]:
     """Find what a container or an image is made of, the topmost layer first."""
     found = _container(what)
     if found is None:
-        try:
-            image = None if what == names.HOST else store.get(what)
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"there is neither a container nor an image {what!r}", hint=error.hint
-            ) from None
+        image = None if what == names.HOST else _image(what, store)
         yield [*_stored(image, store), *(_host_of_all() if image is None or image.on_host else ())]
         return
     directory, facts = found
@@ -210,6 +232,15 @@ def _layers(what: str, store: Store) -> Iterator[list[merge.Lower]]:
             *_stored(image, store),
             *(_host(view_of(view)) for view in facts["views"] if facts.get("on_host", True)),
         ]
+
+
+def _image(what: str, store: Store) -> Image:
+    try:
+        return store.get(what)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"there is neither a container nor an image {what!r}", hint=error.hint
+        ) from None
 
 
 def _container(what: str) -> tuple[str, dict[str, Any]] | None:
@@ -248,7 +279,9 @@ def _host(view: host.View) -> merge.Lower:
     """Give this machine's own system, as a view of the image ``host`` lets a container see it."""
     layer = HostLayer(view)
     place = os.fsencode(view.path).strip(b"/")
-    return merge.Lower(view.path, place, sees=lambda path: layer.stat(path) is not None)
+    return merge.Lower(
+        view.path, place, foreign=True, sees=lambda path: layer.stat(path) is not None
+    )
 
 
 def _host_of_all() -> Iterator[merge.Lower]:
