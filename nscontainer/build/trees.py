@@ -10,11 +10,12 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from nscontainer.errors import SpecError
 from nscontainer.image.tree import is_opaque
+from nscontainer.linux import userns
 
 Kind = Literal["dir", "file", "link", "fifo", "char", "block"]
 _KINDS: Final[dict[int, Kind]] = {
@@ -25,6 +26,7 @@ _KINDS: Final[dict[int, Kind]] = {
     stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
 }
+_NOBODY: Final = 65534
 _MAX_LINKS: Final = 40  # path_resolution(7)
 READ_LIMIT_BYTES: Final = 1 << 20
 HOST: Final = "/."
@@ -176,7 +178,12 @@ class Union:
     def _node(self, real: str, *, xattrs: bool = False) -> Node | None:
         if real.startswith(f"{HOST}/") and self._hides(real[len(HOST) :]):
             return None
-        return node_at(real, xattrs=xattrs)
+        node = node_at(real, xattrs=xattrs)
+        if node is None or userns.privileged() or not real.startswith(f"{HOST}/"):
+            return node
+        # What of this machine is of no id of our user namespace looks like nobody's (65534); here it is root's.
+        uid, gid = (0 if number == _NOBODY else number for number in (node.uid, node.gid))
+        return replace(node, uid=uid, gid=gid)
 
     def _stack(self, path: str) -> tuple[str, ...]:
         """Give the directories that are merged at a path, the topmost first."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from nscontainer.image.host import View
 from nscontainer.image.tree import is_whiteout, opaque_mark
+from nscontainer.linux import userns
 from nscontainer.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 
@@ -114,7 +115,7 @@ class HostLayer:
         if not seen or place in self._view.removed:
             return None
         try:
-            return os.lstat(place)
+            return _with_owner(os.lstat(place))
         except OSError:
             return None
 
@@ -136,6 +137,19 @@ class HostLayer:
         with contextlib.suppress(OSError):
             return os.getxattr(self._at(path), name, follow_symlinks=False)
         return None
+
+
+_NOBODY = 65534  # /proc/sys/kernel/overflowuid
+
+
+def _with_owner(facts: os.stat_result) -> os.stat_result:
+    """Give to root what is of no id of this user namespace: its directories are root's where we make them."""
+    if userns.privileged() or _NOBODY not in (facts.st_uid, facts.st_gid):
+        return facts
+    plain = list(facts[:10])
+    plain[4:6] = [0 if number == _NOBODY else number for number in plain[4:6]]
+    exact = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_rdev", "st_blocks", "st_blksize")
+    return os.stat_result(plain, {name: getattr(facts, name) for name in exact})
 
 
 def view_of(facts: Mapping[str, Any]) -> View:
