@@ -23,14 +23,14 @@ pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.once]
 @pytest.fixture(scope="module")
 def user() -> Iterator[Person]:
     """An ordinary user with subordinate ids."""
-    with ordinary.person(12346) as one:
+    with ordinary.person(12356) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def lone() -> Iterator[Person]:
     """One without: root inside is all there is."""
-    with ordinary.person(12347, single=True) as one:
+    with ordinary.person(12357, single=True) as one:
         yield one
 
 
@@ -198,6 +198,69 @@ tell([[e.path, e.kind] for e in stack.entries])
     assert kinds["/a/1"] in ("deleted", "whiteout"), names
     tops = [p for p in (user.state_dir / "images/layers").iterdir() if (p / "b/3").exists()]
     assert [os.getxattr(top / "b", "user.overlay.opaque") for top in tops] == [b"y"]
+
+
+CHANGING = "rm -r /data; mkdir /data; echo 3 > /data/three; mkdir -m 700 /p; echo x > /p/x"
+DOCKERFILE = """
+FROM base
+RUN rm /data/one; echo built > /data/built; chmod 600 /data/built{give}
+COPY --chown=3:4 here /etc/here
+WORKDIR /w/d
+"""
+
+
+@pytest.mark.parametrize("which", ["user", "lone"])
+def test_containers_change_images(which: str, request: pytest.FixtureRequest) -> None:
+    """A container's changes are told, committed and run; RUN, COPY and WORKDIR make layers; all is removed."""
+    one: Person = request.getfixturevalue(which)
+    owners = which == "user"
+    data = (
+        made.LayerTar()
+        .directory("data")
+        .file("data/one", "1")
+        .directory("data/sub", mode=0o700, uid=7)
+    )
+    archive = given(
+        one, "base.tar", saved(made.busybox().bytes(), data.file("data/sub/deep", "d").bytes())
+    )
+    given(one, "here", b"here")
+    script = CHANGING + (" && chown -R 5:6 /p" if owners else "")
+    dockerfile = DOCKERFILE.format(give=" && chown 3:4 /data/built" if owners else "")
+    diff, ran, layers, built, left = ask(one, f"""
+import nscontainer
+from nscontainer import spec
+from nscontainer.engine.container import Container
+images.load({archive!r}, name="base")
+images.get("base")
+held = Container.create(spec.build(["sh", "-c", {script!r}], image="base"), name="held", remove=False, start=True)
+assert held.wait()["exit_code"] == 0
+diff = [str(change) for change in images.diff(held)]
+images.commit(held, "new:1")
+def run(image, script):
+    result = nscontainer.run(["sh", "-c", script], image=image)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.split()
+ran = run("new:1", "ls /data; stat -c %u:%g:%a /p /p/x; cat /p/x")
+layers = [layer.kind for layer in images.layers("held").layers]
+os.chdir(home)
+heard = []
+images.build(".", text={dockerfile!r}, tags="built:1", on_event=heard.append)
+assert [type(event).__name__ for event in heard].count("Done") == 4, heard
+built = run("built:1", "ls /data; stat -c %u:%g:%a /data/built /etc/here; pwd")
+held.remove()
+images.prune(all=True)
+tell([diff, ran, layers, built, [*os.listdir(Store().root + "/layers"), *os.listdir(home + "/.local/share/nscontainer/containers")]])
+""")  # fmt: skip
+    assert diff == ["C /data", "D /data/one", "D /data/sub", "A /data/three", "A /p", "A /p/x"]
+    assert ran == ["three", *(["5:6:700", "5:6:644"] if owners else ["0:0:700", "0:0:644"]), "x"]
+    assert layers == ["base", "image", "init", "rw"]
+    assert built == [
+        "built",
+        "sub",
+        *(["3:4:600", "3:4:644"] if owners else ["0:0:600", "0:0:644"]),
+        "/w/d",
+    ]
+    assert left == []
 
 
 def test_interrupts_and_failures_reach_the_owner(user: Person) -> None:
