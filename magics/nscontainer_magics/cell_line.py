@@ -199,7 +199,6 @@ def _refuse_of_one_run(given: argparse.Namespace) -> None:
     for flag, value, hint in (
         ("--out", given.out, "report(NAME=…) in the cell makes a column of s.summary"),
         ("--capture", given.capture, "-o s, then s.results[0].stdout"),
-        ("--bg", given.bg, "it is waited for; ■ stops it, and the cell goes on from there"),
         ("--name", given.name, "each run's container has a name of its own"),
     ):
         if value:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from IPython.core.magic import cell_magic, line_magic, magics_class
 
-from nscontainer.errors import NsContainerError, SpecError
+from nscontainer.errors import NsContainerError, SpecError, one_line
 from nscontainer_magics import cell_line, commands, comms, plot_command, session_commands, variables
 from nscontainer_magics.background import BackgroundRun
 from nscontainer_magics.dashboard import Dashboard
 from nscontainer_magics.defaults import Settings
 from nscontainer_magics.display import publish
-from nscontainer_magics.failure import ContainerFailed, Interrupted, in_one_line
+from nscontainer_magics.failure import ContainerFailed, Interrupted, SweepStopped, in_one_line
 from nscontainer_magics.live import Live, NotebookView, shows_html, view_for
 from nscontainer_magics.running import CellRun
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nscontainer.measure.result import RunResult
     from nscontainer.sessions import Session
     from nscontainer_magics.cell_line import CellLine
+    from nscontainer_magics.sweeping import SweepCell
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -82,7 +83,10 @@ class ContainerMagics(Settings):
         """Let the cell run as often as its line asks."""
         from nscontainer_magics.sweeping import SweepCell
 
-        run = SweepCell(self, asked, cell)
+        run = SweepCell(self, asked, cell, background=asked.bg)
+        if asked.bg:
+            self._begin_sweep(asked, run)
+            return
         sweep, error = run.run()
         self.last = sweep
         if asked.output:
@@ -90,6 +94,29 @@ class ContainerMagics(Settings):
         run.end(sweep)  # this takes a while, and may be interrupted
         if error is not None:
             _raise(error, asked)
+
+    def _begin_sweep(self, asked: CellLine, run: SweepCell) -> None:
+        """Let a sweep run in the background, its bar below the cell where one can be shown."""
+        from nscontainer_magics.sweep_background import BackgroundSweep
+
+        waived = dataclasses.replace(asked, raise_error=False)
+
+        def finished(sweep: Sweep | None, error: BaseException | None) -> None:
+            if sweep is not None:
+                self.last = sweep
+                run.end(sweep)
+            if isinstance(error, (ContainerFailed, SweepStopped)):
+                _raise(error, waived, run.stderr)
+            elif error is not None:
+                said = one_line(error) if isinstance(error, NsContainerError) else str(error)
+                print(f"{type(error).__name__}: {said}", file=run.stderr)
+
+        begun = BackgroundSweep(run, finished)
+        begun.begin()
+        if asked.output:
+            self._ip.user_ns[asked.output] = begun
+        if asked.quiet or not shows_html(self._ip):
+            print(f"sweep {begun.sweep.id} runs in the background")
 
     def _begin(self, asked: CellLine, cell: str, held: Session | None) -> None:
         """Let the cell run in the background, with its dashboard where one can be shown."""

@@ -71,8 +71,9 @@ def _plot_sweep(name: str, given: argparse.Namespace, variables: Mapping[str, An
 
 def _is_sweep(value: Any) -> bool:
     from nscontainer.experiment.sweep import Sweep
+    from nscontainer_magics.sweep_background import BackgroundSweep
 
-    return isinstance(value, Sweep)
+    return isinstance(value, (Sweep, BackgroundSweep))
 
 
 def names(variables: Mapping[str, Any]) -> list[str]:

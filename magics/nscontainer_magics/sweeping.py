@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import base64
 import builtins
+import copy
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nscontainer import recordings
@@ -44,6 +46,13 @@ class SweepCell:
         The ``%%container`` line; its ``sweep`` is set.
     cell
         What is below it.
+    background
+        It runs in another thread: where the screen is a terminal's prompt nothing is shown.
+
+    Attributes
+    ----------
+    stderr
+        Where lines about it are shown.
 
     Raises
     ------
@@ -51,7 +60,9 @@ class SweepCell:
         What was asked can't be done; nothing has been made.
     """
 
-    def __init__(self, settings: Settings, asked: CellLine, cell: str) -> None:
+    def __init__(
+        self, settings: Settings, asked: CellLine, cell: str, *, background: bool = False
+    ) -> None:
         assert settings.shell is not None
         self.asked = asked
         self._shell = settings.shell
@@ -59,7 +70,15 @@ class SweepCell:
         self._fresh = asked.fresh
         self._inputs: dict[str, Any] = {}
         self.plan = self._prepare(cell)
-        self._view = None if asked.quiet else Shown(board_for(self._shell))
+        # What they are now: another thread mustn't write into another cell's %%capture.
+        self._publisher = self._shell.display_pub
+        self.stderr = sys.stderr
+        self._silent = background and not shows_html(self._shell)
+        shown = not (asked.quiet or self._silent)
+        self._view = Shown(board_for(self._shell)) if shown else None
+        if background:  # the notebook may change what it took along while later runs are to come
+            self._inputs = copy.deepcopy(self._inputs)
+        self._heard: Callable[[Progress], None] | None = None
         self._total = len(self.plan.points()) * self.plan.repeat
         self._seen: set[int] | None = None
         self._failure_shown = False
@@ -85,8 +104,15 @@ class SweepCell:
 
     # --- running -------------------------------------------------------------------------------
 
-    def run(self) -> tuple[Sweep, BaseException | None]:
+    def run(
+        self, heard: Callable[[Progress], None] | None = None
+    ) -> tuple[Sweep, BaseException | None]:
         """Run it; give what there is of it, and what the cell is to fail with.
+
+        Parameters
+        ----------
+        heard
+            Called each time it tells how far it is; a KeyboardInterrupt from it stops the sweep.
 
         Raises
         ------
@@ -95,6 +121,7 @@ class SweepCell:
         """
         sweep: Any
         error: BaseException | None = None
+        self._heard = heard
         try:
             sweep = self._run()
         except KeyboardInterrupt as interrupt:
@@ -137,20 +164,22 @@ class SweepCell:
             },
         )
         if sweep.recorded is not None:
-            say_recorded(self._shell.display_pub, recordings.line(sweep.recorded))
+            say_recorded(self._publisher, recordings.line(sweep.recorded))
         return sweep
 
     def _progress(self, now: Progress) -> None:
         self._total = now.total
         if self._seen is None:
             self._seen = set()
-            if now.done and not self.asked.quiet:
+            if now.done and not (self.asked.quiet or self._silent):
                 print(f"going on after {now.done} of {plural(now.total, 'run')}")
         if self._view is not None:
             self._view(now)
         for run in now.sweep.runs:
             if run.turn.number not in self._seen:
                 self._ended(run)
+        if self._heard is not None:
+            self._heard(now)
 
     def _ended(self, run: Run) -> None:
         """Show what the first run said, and of the first that failed the error."""
@@ -162,7 +191,7 @@ class SweepCell:
 
     def _show_output(self, result: RunResult, *, whole: bool = True) -> None:
         """Show all that a run said, or only its error."""
-        shown = Display(self._shell, self._most, answers=False)
+        shown = Display(self._shell, self._most, silent=self._silent, answers=False)
         shown.before_write = None if self._view is None else self._view.board.make_way
         for message in replies(result.outputs):
             if whole or message["msg_type"] == "error":
@@ -202,7 +231,7 @@ class SweepCell:
         picture = _picture(sweep) if notebook else None
         if picture is not None:
             data = {"image/png": picture, "text/plain": repr(sweep)}
-            self._shell.display_pub.publish(data=data, metadata={})
+            self._publisher.publish(data=data, metadata={})
 
 
 def _picture(sweep: Sweep) -> str | None:

@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 from nscontainer import Container
+from tests.integration.inside import eventually
 from tests.notebook.kernel import Cell, Kernel, fail, run
 
 pytestmark = [pytest.mark.notebook, pytest.mark.root]
@@ -48,6 +49,25 @@ def test_a_sweep_in_a_cell(kernel: Kernel):
     assert drawn.ok, drawn.errors()
     assert len(drawn.shown("image/png")) == 1
     assert Container.list(all=True) == []
+
+
+def test_in_the_background(kernel: Kernel):
+    """The cell returns at once, its bar moves below it, ``s`` has what is done; stopped, and gone on with."""
+    line = "%%container --bg --repeat 40 --seed 1 -o s\n"
+    cell = kernel.run(line + WORK)
+    assert cell.ok, cell.errors()
+    assert run(kernel, "print(s.status, s.done)") == "running False\n"
+    kernel.listen(lambda: any("2 of 40 runs" in str(view) for view in kernel.updates))
+    assert run(kernel, "print(2 <= len(s) < 40, len(s.summary) >= 2)") == "True True\n"
+    assert run(kernel, "s.stop(); print(s.wait(60).status)") == "interrupted\n"
+    kernel.listen(lambda: "interrupted after" in kernel.updates[-1].get("text/plain", ""))
+    done = int(run(kernel, "print(len(s))"))
+    assert "hello\n" in cell.text()
+    again = kernel.run(line + WORK)
+    kernel.listen(lambda: "going on after" in again.text())
+    assert f"going on after {done} of 40 runs" in again.text()
+    assert run(kernel, "s.stop(); s.wait(60); print(len(s) >= %d)" % done) == "True\n"  # noqa: UP031
+    assert eventually(lambda: Container.list(all=True) == [])
 
 
 def test_stopped_and_gone_on_with(kernel: Kernel):
@@ -89,7 +109,7 @@ def test_stopped_and_gone_on_with(kernel: Kernel):
         ("--repeat 2", "print({n})", "{n} stands in the cell, and there is no parameter 'n'"),
         ("--memory 64M,1", "1", "memory"),
         ("--repeat 2 -i nowhere", "1", "there is no variable 'nowhere'"),
-        ("--repeat 2 --bg", "1", "--bg is for one run"),
+        ("--repeat 2 --out y", "1", "--out is for one run"),
         ("--repeat 2 -i len", "#!/bin/sh\necho", "variables go into Python cells only"),
     ],
 )

@@ -5,7 +5,9 @@ The façade's edge is a fake ``sweeps`` whose runs are made up; the container's 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,6 @@ def test_a_list_makes_a_sweep():
         ("--cpu 10%,2x%", "cpu: '2x%' is not an amount of CPU", "write 20%"),
         ("--cpu 10%,", "cpu '10%,' has an empty part", "one level between"),
         ("--cpu 10%,20% --repeat 0", "repeat '0' is not a whole number from 1 on", "--repeat 5"),
-        ("--repeat 2 --bg", "--bg is for one run", "■ stops it"),
         ("--repeat 2 --out y", "--out is for one run", "report(NAME=…)"),
         ("--repeat 2 --capture y", "--capture is for one run", "s.results[0].stdout"),
         ("--repeat 2 --name y", "--name is for one run", "a name of its own"),
@@ -138,6 +139,7 @@ class FakeSweeps:
         self.stop_after: int | None = None
         self.fail: Callable[[Sweep], BaseException] | None = None
         self.change: Callable[..., Any] = lambda _turn: {}
+        self.at: Callable[[Sweep], object] = lambda _sweep: None
 
     def __call__(self, plan: Plan, **how: Any) -> Sweep:
         """As :func:`nscontainer.sweeps.run_plan`."""
@@ -147,7 +149,12 @@ class FakeSweeps:
         if self.fail is not None:
             raise self.fail(part(whole, 0, "interrupted"))
         for done in range(self.begin, len(whole.runs) + 1):
-            how["on_progress"](progress(part(whole, done)))
+            try:
+                how["on_progress"](progress(part(whole, done)))
+            except KeyboardInterrupt as heard:  # as execute() does
+                heard.sweep = part(whole, done, "interrupted")  # type: ignore[attr-defined]
+                raise
+            self.at(part(whole, done))
             if done == self.stop_after:
                 interrupt: Any = KeyboardInterrupt()
                 interrupt.sweep = part(whole, done, "interrupted")
@@ -255,6 +262,62 @@ def test_the_first_run_fails(shell: InteractiveShell, fake: FakeSweeps):
     assert error.exit_code == 3
     assert "exit code 3; the sweep was not gone on with: --no-raise-error would" in out
     assert shown == []
+
+
+def test_in_the_background(shell: InteractiveShell, fake: FakeSweeps):
+    """The variable has at once what there is of it; what it took along is as it was; then it is as its sweep."""
+    go_on = threading.Event()
+
+    def held(sweep: Sweep) -> None:
+        if len(sweep.runs) == 2:
+            assert go_on.wait(60)
+
+    fake.at = held
+    shell.user_ns["x"] = [1]
+    result, _, _, _ = run(shell, "%%container --bg --cpu 20%,50% --repeat 3 -i x -o s\nx")
+    assert result.success, result
+    s = shell.user_ns["s"]
+    shell.user_ns["x"].append(2)
+    try:
+        assert (s.done, s.status, "BackgroundSweep" in repr(s)) == (False, "running", True)
+        with pytest.raises(TimeoutError, match="still runs"):
+            s.wait(0)
+        with pytest.raises(errors.StateError, match="is running"):
+            copy.copy(s)
+        assert len(s) < 6
+    finally:
+        go_on.set()
+    assert s.wait(60) is s.sweep
+    assert (s.done, s.status, len(s), len(s.summary), repr(s)) == (
+        True,
+        "complete",
+        6,
+        6,
+        "the card",
+    )
+    assert fake.calls[0]["cell"]["inputs"] == {"x": [1]}
+    assert copy.copy(s) is s.sweep
+    with pytest.raises(errors.StateError, match="is over: complete"):
+        s.stop()
+
+
+def test_in_the_background_stopped_or_failed(shell: InteractiveShell, fake: FakeSweeps):
+    """stop() keeps what is done; a failure fails no cell, and is raised for whoever waits."""
+    stopping = threading.Event()
+    fake.at = lambda sweep: len(sweep.runs) != 2 or stopping.wait(60)
+    run(shell, "%%container --bg --cpu 20%,50% --repeat 3 -o s\n1")
+    s = shell.user_ns["s"]
+    s.stop()
+    stopping.set()
+    assert s.wait(60).status == s.status == "interrupted"
+    assert len(s) <= 3
+
+    def failing(sweep: Sweep) -> BaseException:
+        return errors.HostError("no such thing here", hint="mend it")
+
+    fake.fail = failing
+    assert "HostError: no such thing here" in run(shell, "%%container --bg --repeat 3 -o t\n1")[1]
+    assert "t" not in shell.user_ns
 
 
 def test_quiet_shows_only_output(shell: InteractiveShell, fake: FakeSweeps):
