@@ -89,7 +89,15 @@ class Birth:
             self.namespaces["net"] = self.spec.network
 
     def _halt(self, name: str) -> None:
-        """Stand still at a stage until the owner has gone: a test's way to kill it there."""
+        """Stand still at a stage until the owner has gone: a test's way to kill it there.
+
+        With ``*`` only say where it is, by the file, and after a stage a dot: a test's way to refuse
+        a system call there (tests/refusals.py).
+        """
+        if self.request.halt_at == "*":
+            with contextlib.suppress(OSError):  # `confine` closes it
+                os.write(self._halted_fd, name.encode())
+            return
         if name != self.request.halt_at:
             return
         watched: list[Any] = [self.request.control]
@@ -130,6 +138,13 @@ class Birth:
             self.net.reserve(self.request.id)
         with self.stage("clone"), self.net.joined() as sysfs:
             self._clone(volumes, sysfs)
+        try:
+            self._meet_init()
+        except SetupError as error:
+            raise self._last_words() or error from None
+
+    def _meet_init(self) -> None:
+        """Do the monitor's part of what the first process needs, which goes on at the same time."""
         with self.stage("id-map"):
             if self.request.mapped:
                 self.request.images.map_ids(self.pid)
@@ -143,6 +158,14 @@ class Birth:
             self._await("standby")
         else:
             self._come_to_gate()
+
+    def _last_words(self) -> errors.NsContainerError | None:
+        """Give what the first process said went wrong: the cause of what goes wrong with it then."""
+        assert self.sync is not None
+        if not select.select([self.sync], [], [], 0)[0]:
+            return None
+        answer = self.receive()
+        return _setup_error(answer) if answer is not None and "message" in answer else None
 
     def _come_to_gate(self) -> None:
         with self.stage("gate"):
@@ -392,7 +415,12 @@ class Birth:
         """Read a message of the first process; None when it has closed its end."""
         assert self.sync is not None
         try:
-            data, fds, _, _ = socket.recv_fds(self.sync, 65536, 1)
+            try:
+                data, fds, _, _ = socket.recv_fds(self.sync, 65536, 1)
+            except (
+                ConnectionResetError
+            ):  # it hasn't read all that we said: its last words come after
+                data, fds, _, _ = socket.recv_fds(self.sync, 65536, 1)
         except ConnectionResetError:
             return None
         if fds:

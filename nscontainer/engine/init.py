@@ -87,7 +87,9 @@ def main(plan: InitPlan) -> NoReturn:
     code = 125
     try:
         times = set_up(plan)
-        _send(plan.sync, {"ready": True, "stages": times, "made": plan.made})
+        ready = {"ready": True, "stages": times, "made": plan.made}
+        with Stages()("gate"):  # not by _send: where it can't be told, nobody opens the gate
+            plan.sync.send(json.dumps(ready).encode())
         if plan.sync.recv(1) != b"G":
             os._exit(125)
         code = become_user_code(plan)
@@ -144,6 +146,7 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _become_root_inside(plan)
     with stage("mounts"):
         trees, cgroups = _detached_filesystems(plan), _own_cgroups(plan)
+    stage.own_files = False
     with stage("pivot"):
         _pivot(root)
     with stage("filesystems"):
@@ -443,12 +446,17 @@ def _terminal(sync: socket.socket) -> tuple[int, int, int]:
 
 def _standard_streams(plan: InitPlan) -> None:
     """Leave fds 0, 1, 2, the channel on 3, and the sync socket; nothing of the host's."""
-    fds = [*plan.stdio, *(() if plan.channel is None else (plan.channel,)), plan.sync.detach()]
+    fds = [*plan.stdio, *(() if plan.channel is None else (plan.channel,)), plan.sync.fileno()]
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
-    for number, fd in enumerate(high):
-        kept_over_exec = number < 3 or (number == CHANNEL_FD and plan.run_cell is None)
-        last = number == len(high) - 1
-        os.dup2(fd, number, inheritable=kept_over_exec and not last)
+    plan.sync.detach()
+    try:
+        for number, fd in enumerate(high):
+            kept_over_exec = number < 3 or (number == CHANNEL_FD and plan.run_cell is None)
+            last = number == len(high) - 1
+            os.dup2(fd, number, inheritable=kept_over_exec and not last)
+    except OSError:
+        plan.sync = socket.socket(fileno=high[-1])  # to tell of it
+        raise
     plan.channel = None if plan.channel is None else CHANNEL_FD
     plan.sync = socket.socket(fileno=len(high) - 1)
     close_range(len(high))

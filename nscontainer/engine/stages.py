@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -40,8 +42,13 @@ class Stages:
     Parameters
     ----------
     halt
-        Called at the beginning of each stage with its name: a test's way to stop there.
+        Called at the beginning of each stage with its name, and at its end with a dot: a test's way
+        to stop there.
     """
+
+    own_files: bool = True
+    """Whether our own source is where this process sees it: not in a container, whose image may have
+    anything there."""
 
     def __init__(self, halt: Callable[[str], None] | None = None) -> None:
         self.times: list[tuple[str, int]] = []
@@ -58,9 +65,30 @@ class Stages:
         except OSError as error:
             raise SetupError(
                 name,
-                getattr(error, "op", type(error).__name__),
+                _operation(error, own_files=self.own_files),
                 None if error.filename is None else str(error.filename),
                 error.errno or 0,
-                detail=error.strerror,
+                detail=error.strerror or str(error),
             ) from None
         self.times.append((name, time.monotonic_ns() - begin))
+        if self._halt is not None:
+            self._halt(".")
+
+
+def _operation(error: OSError, *, own_files: bool) -> str:
+    """Name what failed: the system call, or what was called on the line (or else in what function)."""
+    op = getattr(error, "op", None)
+    if op is not None:
+        return str(op)
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return type(error).__name__
+    code = last.tb_frame.f_code
+    called = None
+    if own_files:
+        with contextlib.suppress(OSError), open(code.co_filename, encoding="utf-8") as file:
+            line = next(itertools.islice(file, last.tb_lineno - 1, None), "")
+            called = re.search(r"\w\.(\w+)\(|\b(open)\(", line)
+    return (called[1] or called[2]) if called else code.co_name.strip("_")

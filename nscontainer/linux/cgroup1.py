@@ -16,7 +16,7 @@ from nscontainer.linux import blockdev, cgroup1_io
 from nscontainer.linux import cgroup_figures as figures
 from nscontainer.linux import cgroup_files as files
 from nscontainer.linux.cgroup_core import Unified, kill_each, wait_frozen
-from nscontainer.linux.cgroup_files import DENIED, GONE, UNFIT
+from nscontainer.linux.cgroup_files import IN_USE, UNFIT
 from nscontainer.linux.cgroup_reader import FileReader
 from nscontainer.linux.syscalls import KernelError
 from nscontainer.spec import Limits
@@ -291,7 +291,7 @@ class Cgroup1:
         try:
             files.write(path, text)
         except KernelError as error:
-            if controller == "memory" and error.errno not in GONE | DENIED | UNFIT:
+            if controller == "memory" and error.errno in IN_USE:
                 raise self._too_much_in_use(what) from None
             raise files.refusal(
                 error, what, lambda path: self._missing(what, controller, path)

@@ -21,6 +21,8 @@ GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
 """No such file, or (of one still open) its cgroup has been removed."""
 NOT_IN_FORCE: Final = GONE | {errno.EOPNOTSUPP}
 """What reading a file says that this Linux has but doesn't keep: psi=0 gives EOPNOTSUPP."""
+IN_USE: Final = frozenset({errno.EBUSY, errno.EINTR})
+"""What v1's memory controller says where usage can't be got below a limit."""
 UNFIT: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.EDOM, errno.EOVERFLOW})
 
 _RACES: Final = 20
