@@ -16,6 +16,8 @@ from nscontainer.measure.text import text_of
 
 Status = Literal["works", "limited", "missing"]
 
+LIMITED: Final = "a limited container"
+"""The row that tells one rung from the next: containers with limits, or without."""
 _LONG: Final = 1000
 _SYMBOLS: Final = {"works": "✓", "limited": "!", "missing": "✗"}
 _ASCII: Final = {"works": "ok", "limited": "!", "missing": "X"}
@@ -143,15 +145,25 @@ def report(findings: Sequence[Finding], *, width: int = 100, encoding: str = "ut
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Say in one line whether containers run here."""
+    """Say in one line what works here: containers with limits, without, or none."""
     lacking = [f.name for f in findings if f.needed and f.status == "missing"]
     if lacking:
-        return f"no container can run here: {', '.join(lacking)} missing"
+        names = ", ".join(lacking)
+        only = "" if "Linux" in lacking else "; only --unconfined works"
+        return f"no container can run here: {names} missing{only}"
+    limited = next((f for f in findings if f.name == LIMITED), None)
+    rung = "containers run here"
+    if limited is not None and limited.status == "works":
+        rung += ", with limits"
+    elif limited is not None:
+        cgroup = next((f for f in findings if f.name == "cgroup" and f.status == "missing"), limited)
+        what = "no cgroup: " if cgroup is not limited else ""
+        rung += f", without limits: {what}{cgroup.detail}"
     weak = sum(f.status != "works" for f in findings)
     if not weak:
-        return "containers run here"
+        return rung
     things = "1 thing is" if weak == 1 else f"{weak} things are"
-    return f"containers run here; {things} limited or missing"
+    return f"{rung}; {things} limited or missing"
 
 
 def _can_encode(text: str, encoding: str) -> bool:

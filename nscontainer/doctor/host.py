@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nscontainer import units
-from nscontainer.doctor.kernel import read, storage_directory
+from nscontainer.doctor.kernel import is_root, read, storage_directory
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import NsContainerError, one_line
 from nscontainer.linux import cgroup, procfs
@@ -24,6 +24,9 @@ _CONTROLLERS: Final = {
     "io": "the blkio figures",
 }
 _V1: Final = {"io": "blkio"}
+_NO_CGROUP: Final = (
+    "no limit can be had, and figures come from /proc: a limit asked for is an error"
+)
 _TRIAL: Final = Limits(cpu_quota_us=20_000, cpu_period_us=100_000, pids=100, memory_bytes=64 << 20)
 
 
@@ -33,7 +36,11 @@ def cgroups() -> Iterator[Seen]:
         layout = cgroup.detect()
     except NsContainerError as error:
         why = "limits and figures are the cgroup's"
-        yield Seen("cgroup", "missing", error.message, why, "cgroup-none", needed=True)
+        yield Seen("cgroup", "missing", error.message, why, "cgroup-none", needed=is_root())
+        return
+    if not layout.controllers and layout.unified is None:
+        detail = "none is this user's to write"
+        yield Seen("cgroup", "missing", detail, _NO_CGROUP, "delegation")
         return
     version = {"v1": "version 1", "v2": "version 2", "hybrid": "version 1, with version 2 beside"}
     detail = version[layout.version]
@@ -45,7 +52,9 @@ def cgroups() -> Iterator[Seen]:
         )
     except (NsContainerError, OSError) as error:
         why = f"none can be made: {error}"
-        yield Seen("cgroup", "missing", detail, why, "cgroup-write", needed=True)
+        root = is_root()
+        cause = "cgroup-write" if root else "delegation"
+        yield Seen("cgroup", "missing", detail, why, cause, needed=root)
         return
     try:
         yield Seen("cgroup", "works", f"{detail}; one was made and removed", needed=True)

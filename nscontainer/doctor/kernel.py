@@ -14,7 +14,8 @@ from typing import Final
 from nscontainer.doctor import trial
 from nscontainer.doctor.seen import Seen
 from nscontainer.engine import rootfs, state
-from nscontainer.linux import caps, clone, mount, net, prctl, seccomp, seccomp_profile
+from nscontainer.errors import HostError
+from nscontainer.linux import caps, clone, mount, net, prctl, seccomp, seccomp_profile, userns
 from nscontainer.linux.procfs import mountinfo
 from nscontainer.linux.syscalls import libc
 
@@ -49,8 +50,8 @@ def version() -> tuple[int, int]:
 
 
 def is_root() -> bool:
-    """Tell whether the engine may mount here."""
-    return os.geteuid() == 0 and caps.NUMBERS["CAP_SYS_ADMIN"] in caps.capget().effective
+    """Tell whether the engine goes the way of the machine's root; else it enters a user namespace."""
+    return userns.privileged() and caps.NUMBERS["CAP_SYS_ADMIN"] in caps.capget().effective
 
 
 def linux() -> Iterator[Seen]:
@@ -70,16 +71,20 @@ def linux() -> Iterator[Seen]:
 def privileges() -> Iterator[Seen]:
     """Look at who we are and what we may do."""
     if os.geteuid() != 0:
-        why = "making mounts and cgroups needs root in this version"
-        detail = f"user id {os.geteuid()}"
-        yield Seen("privileges", "missing", detail, why, "root", needed=True)
+        detail = (
+            f"user id {os.geteuid()}: containers are made in a user namespace of this user's own"
+        )
+        yield Seen("privileges", "works", detail, needed=True)
         return
     effective = caps.capget().effective
     lacking = [c for c in NEEDED_CAPS if caps.NUMBERS[f"CAP_{c}"] not in effective]
+    why = "this root is itself confined (a container), and goes the way of an ordinary user"
     if lacking:
         detail = f"root without CAP_{', CAP_'.join(lacking)}"
-        why = "this root is itself confined: a container, or a user namespace"
-        yield Seen("privileges", "missing", detail, why, "caps", needed=True)
+        yield Seen("privileges", "limited", detail, why, "caps", needed=True)
+    elif not userns.privileged():
+        detail = "root of a user namespace, not of the machine"
+        yield Seen("privileges", "limited", detail, why, "caps", needed=True)
     elif caps.NUMBERS["CAP_SYS_RESOURCE"] not in effective:
         why = "--ulimit can't raise a hard limit over the one this process has"
         detail = "root without CAP_SYS_RESOURCE"
@@ -107,16 +112,49 @@ def clone3() -> Iterator[Seen]:
 
 def user_namespace() -> Iterator[Seen]:
     """Make a user namespace and write its id map: where AppArmor says no, only the write fails."""
-    root = is_root()
-    maps = (f"0 {ID_BASE} {rootfs.IDS}\n",) * 2 if root else trial.own_id_maps()
+    if not is_root():
+        yield from _own_user_namespace()
+        return
+    maps = f"0 {ID_BASE} {userns.IDS}\n"
     try:
-        trial.run(os.getuid, flags=clone.CLONE_NEWUSER, maps=(maps[0], maps[1]))
+        trial.run(os.getuid, flags=clone.CLONE_NEWUSER, maps=(maps, maps))
     except OSError as error:
         why, cause = _why_no_user_namespace()
         yield Seen("user namespace", "missing", str(error), why, cause, needed=True)
         return
-    span = f"{rootfs.IDS} ids" if root else "one id, as an ordinary user may"
-    yield Seen("user namespace", "works", f"made, its id map written ({span})", needed=True)
+    detail = f"made, its id map written ({userns.IDS} ids)"
+    yield Seen("user namespace", "works", detail, needed=True)
+
+
+def _own_user_namespace() -> Iterator[Seen]:
+    """Enter one as an ordinary user's engine does, and mount in it: Ubuntu's AppArmor forbids only that."""
+    try:
+        ids = trial.run(_enter)
+        if "error" in ids:
+            raise trial.TrialError(0, "", ids["error"])
+    except OSError as error:
+        why, cause = _why_no_user_namespace()
+        yield Seen("user namespace", "missing", str(error), why, cause, needed=True)
+        return
+    detail = f"entered, its id map written ({ids['count']} ids), a mount namespace made in it"
+    yield Seen("user namespace", "works", detail, needed=True)
+    if ids["kind"] == "single":
+        why = "root inside is this user, and there is nobody else: files of others are nobody's"
+        detail = ids["why"] or "one id alone"
+        yield Seen("subordinate ids", "limited", detail, why, "subids")
+    else:
+        how = "by newuidmap and newgidmap" if ids["kind"] == "subordinate" else "of this namespace"
+        yield Seen("subordinate ids", "works", f"{ids['count']} ids, {how}")
+
+
+def _enter() -> dict[str, object]:
+    try:
+        ids = userns.enter()
+    except HostError as error:
+        return {"error": error.message}
+    clone.unshare(clone.CLONE_NEWNS)
+    mount.make_private()
+    return {"kind": ids.kind, "count": ids.count, "why": ids.why}
 
 
 def _why_no_user_namespace() -> tuple[str, str]:
@@ -128,7 +166,7 @@ def _why_no_user_namespace() -> tuple[str, str]:
         ("kernel/apparmor_restrict_unprivileged_userns", "1",
          "AppArmor refuses it to programs without a profile", "userns-apparmor"),
     ):  # fmt: skip
-        if read(f"/proc/sys/{path}") == bad and (cause == "userns-max" or os.geteuid() != 0):
+        if read(f"/proc/sys/{path}") == bad and (cause == "userns-max" or not is_root()):
             return f"{lost}; {what}", cause
     return f"{lost}; this process is confined itself", "caps"
 
@@ -186,7 +224,7 @@ _NAMESPACE_WORK: Final[dict[str, Callable[[], object]]] = {"uts": _uts, "pid": _
 def own_proc() -> Iterator[Seen]:
     """Mount a procfs of a new pid namespace inside a user namespace, as every container does."""
     root = is_root()
-    maps = (f"0 {ID_BASE} {rootfs.IDS}\n",) * 2 if root else trial.own_id_maps()
+    maps = (f"0 {ID_BASE} {userns.IDS}\n",) * 2 if root else trial.own_id_maps()
     flags = clone.CLONE_NEWUSER | clone.CLONE_NEWNS | clone.CLONE_NEWPID | clone.CLONE_NEWNET
     try:
         detail = trial.run(_mount_proc, flags=flags, maps=(maps[0], maps[1]))
@@ -268,8 +306,7 @@ def _overlays(path: str, kind: str) -> Iterator[Seen]:
         yield Seen("overlay", "works", f"mounted and written to, on {kind}", needed=True)
     name = "idmapped layers"
     if not is_root():
-        why = "with them root inside owns the files, and is nobody outside"
-        yield Seen(name, "missing", "not tried: it needs root", why, "root")
+        yield Seen(name, "works", "not needed: files are owned by the user namespace's own ids")
         return
     try:
         id_map = rootfs.make_id_map_namespace(ID_BASE)

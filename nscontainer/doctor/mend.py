@@ -90,6 +90,21 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     "userns-max": _sysctl("user.max_user_namespaces=15000"),
     "userns-clone": _sysctl("kernel.unprivileged_userns_clone=1"),
     "userns-apparmor": _sysctl("kernel.apparmor_restrict_unprivileged_userns=0"),
+    "subids": {
+        **_CONFINED,
+        "fedora": "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+        "arch": "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+        "linux": "sudo apt install uidmap && sudo usermod --add-subuids 100000-165535 "
+        "--add-subgids 100000-165535 $USER",
+    },
+    "delegation": {
+        **_CONFINED,
+        "wsl2": _SYSTEMD,
+        "linux": "log in to a session of systemd's (by ssh, not su), or have an administrator run: "
+        "sudo nscontainer setup $USER",
+    },
+    "tun": {**_CONFINED, "linux": "sudo chmod 666 /dev/net/tun (as udev has it on most systems)"},
+    "slirp4netns": _package("slirp4netns", "slirp4netns", "slirp4netns"),
     "proc": {**_CONFINED, "linux": "run it where /proc and /sys have nothing mounted over them"},
     "overlay-module": {**_CONFINED, "linux": "sudo modprobe overlay"},
     "overlay-upper": {
@@ -103,6 +118,10 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     "e2fsprogs": _package("e2fsprogs", "e2fsprogs", "e2fsprogs"),
     "loop": {**_CONFINED, "linux": "sudo modprobe loop"},
     "bridge": {**_CONFINED, "linux": "sudo modprobe -a bridge veth"},
+    "networks": {
+        **_CONFINED,
+        "linux": "use --network slirp4netns, or run it as root",
+    },
     "nftables": _package("nftables", "nftables", "nftables"),
     "tbf": {**_CONFINED, "linux": "sudo modprobe sch_tbf, or a Linux with CONFIG_NET_SCH_TBF"},
     "netem": {
@@ -159,8 +178,7 @@ def mend(cause: str, place: tuple[str, ...]) -> str:
     if kind == "python":
         return f"{sys.executable or 'python3'} -m pip install {name}"
     if kind.startswith("namespace-"):
-        name = kind.removeprefix("namespace-")
-        return _pick({**_ROOT, **_max_namespaces(name)}, place)
+        return _pick({**_ROOT, **_max_namespaces(kind.removeprefix("namespace-"))}, place)
     return _pick(MENDS.get(kind, {}), place)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Final
 
 from nscontainer.doctor import kernel, trial
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import HostError
-from nscontainer.linux import clone, nftables, tc
+from nscontainer.linux import clone, nftables, prctl, tc, userns
 from nscontainer.linux.rtnetlink import RtNetlink
+from nscontainer.network import usermode
 
 _MAC: Final = b"\x02\x42\x0a\xd5\0\1"
-_WHY: Final = "a container can be on the host's network or on none, not on a bridge"
+_WHY: Final = "a container can be on the host's network, on none or in user mode, not on a bridge"
+_SLIRP_S: Final = 12.0
 _RULES: Final = """
 table ip nscontainer_doctor {
     chain forward { type filter hook forward priority filter; ct state established accept; }
@@ -25,7 +28,7 @@ table ip nscontainer_doctor {
 def networks() -> Iterator[Seen]:
     """Make a bridge with a port, then rules, then look which queues there are."""
     if not kernel.is_root():
-        yield Seen("networks", "missing", "a bridge needs root", _WHY, "root")
+        yield Seen("networks", "missing", "a bridge needs root", _WHY, "networks")
         return
     try:
         trial.run(_bridge, flags=clone.CLONE_NEWNET)
@@ -39,6 +42,40 @@ def networks() -> Iterator[Seen]:
         return
     yield Seen("networks", "works", "bridge, veth, address translation")
     yield from _speed()
+
+
+def user_mode() -> Iterator[Seen]:
+    """Start slirp4netns for a moment, in a network namespace that is in a user namespace."""
+    why = "without it no --network slirp4netns, the one that an ordinary user has"
+    name = "network user"
+    try:
+        usermode.check_host()
+        trial.run(_slirp, timeout_s=_SLIRP_S)
+    except HostError as error:
+        yield Seen(name, "missing", error.message, why, "slirp4netns")
+    except OSError as error:
+        cause = "tun" if "/dev/net/tun" in str(error) else "report"
+        yield Seen(name, "missing", str(error), why, cause)
+    else:
+        yield Seen(name, "works", "slirp4netns started, and ended")
+
+
+def _slirp() -> None:
+    if not kernel.is_root():
+        userns.enter()
+    pid, pidfd = clone.clone3(clone.CLONE_NEWUSER | clone.CLONE_NEWNET, exit_signal=signal.SIGCHLD)
+    if pid == 0:
+        prctl.set_pdeathsig(signal.SIGKILL)
+        while True:
+            signal.pause()
+    try:
+        clone.write_id_maps(pid, 0, 1)
+        usermode.UserMode(pid, mapped=True).close()
+    except HostError as error:
+        raise trial.TrialError(0, "", error.message) from None
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _bridge() -> None:

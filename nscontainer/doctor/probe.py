@@ -23,8 +23,8 @@ TRIALS: Final[tuple[Trial, ...]] = (
     kernel.linux,
     kernel.privileges,
     kernel.clone3,
-    kernel.namespaces,
     kernel.user_namespace,
+    kernel.namespaces,
     kernel.own_proc,
     kernel.layers,
     kernel.system_call_filter,
@@ -33,10 +33,13 @@ TRIALS: Final[tuple[Trial, ...]] = (
     host.disk,
     storage.bounded,
     network.networks,
+    network.user_mode,
     whole.container,
 )
 _WITHOUT_CLONE3: Final = (host.cgroups, host.cpus, host.disk)
 """What can still be tried where no child can be cloned."""
+_INSIDE: Final = (kernel.namespaces, kernel.own_proc, kernel.layers, network.user_mode)
+"""What whoever isn't root tries inside of a user namespace."""
 
 
 def main() -> int:
@@ -46,6 +49,8 @@ def main() -> int:
     lacking: set[str] = set()
     for trial in TRIALS:
         if kernel.CLONE3 in lacking and trial not in _WITHOUT_CLONE3:
+            continue
+        if trial in _INSIDE and "user namespace" in lacking and not kernel.is_root():
             continue
         if trial is whole.container and lacking:
             continue

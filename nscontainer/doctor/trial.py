@@ -37,7 +37,13 @@ def own_id_maps() -> IdMaps:
     return f"0 {os.geteuid()} 1\n", f"0 {os.getegid()} 1\n"
 
 
-def run(work: Callable[[], Any], *, flags: int = 0, maps: IdMaps | None = None) -> Any:
+def run(
+    work: Callable[[], Any],
+    *,
+    flags: int = 0,
+    maps: IdMaps | None = None,
+    timeout_s: float | None = None,
+) -> Any:
     """Clone a child into new namespaces, run ``work`` there and give what it returned.
 
     Parameters
@@ -48,6 +54,8 @@ def run(work: Callable[[], Any], *, flags: int = 0, maps: IdMaps | None = None) 
         ``CLONE_NEW…``.
     maps
         Written to the child's uid_map and gid_map before ``work`` begins.
+    timeout_s
+        A trial that takes longer has failed; by default :data:`TIMEOUT_S`.
 
     Raises
     ------
@@ -74,7 +82,7 @@ def run(work: Callable[[], Any], *, flags: int = 0, maps: IdMaps | None = None) 
         except OSError as error:
             raise _brought_home(error) from None
         os.write(gate_w, b"G")
-        return _result(result_r)
+        return _result(result_r, TIMEOUT_S if timeout_s is None else timeout_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -123,9 +131,9 @@ def _write(path: str, text: str) -> None:
         raise TrialError(error.errno or 0, f"write {what}", os.strerror(error.errno or 0)) from None
 
 
-def _result(fd: int) -> Any:
+def _result(fd: int, timeout_s: float) -> Any:
     data = b""
-    while select.select([fd], [], [], TIMEOUT_S)[0]:
+    while select.select([fd], [], [], timeout_s)[0]:
         part = os.read(fd, 65536)
         if not part:
             break

@@ -457,6 +457,6 @@ def test_unprivileged_user_gets_one_clear_error(environment: dict[str, str]) -> 
     )  # fmt: skip
     assert done.returncode == 125, done.stderr
     assert done.stderr.startswith(
-        "nscontainer: no container can run here: privileges: user id 65534"
+        "nscontainer: no container can run here: state directory:"
     )
     assert done.stderr.count("\n") == 1

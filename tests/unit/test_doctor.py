@@ -41,7 +41,7 @@ def test_report() -> None:
         "             limits are the cgroup's",
         "             -> sudo mount -t cgroup2 none /sys/fs/cgroup",
         "",
-        "no container can run here: cgroup missing",
+        "no container can run here: cgroup missing; only --unconfined works",
     ]
 
 
@@ -75,6 +75,18 @@ def test_verdict() -> None:
     assert doctor.verdict([WORKS]) == "containers run here"
     assert doctor.verdict([WORKS, LIMITED]) == "containers run here; 1 thing is limited or missing"
     assert doctor.verdict([MISSING]).startswith("no container can run here")
+
+
+def test_verdict_says_the_rung() -> None:
+    """With limits, without and why, or none at all."""
+    limited = Finding(name="a limited container", status="works", detail="")
+    assert doctor.verdict([WORKS, limited]) == "containers run here, with limits"
+    without = Finding(name="a limited container", status="missing", detail="memory can't be set")
+    assert doctor.verdict([WORKS, without]).startswith(
+        "containers run here, without limits: memory can't be set; 1 thing"
+    )
+    none = Finding(name="cgroup", status="missing", detail="none is this user's to write")
+    assert "without limits: no cgroup: none is this user's" in doctor.verdict([none, without])
 
 
 def test_to_json_is_plain() -> None:
