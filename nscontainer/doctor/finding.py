@@ -156,7 +156,9 @@ def verdict(findings: Sequence[Finding]) -> str:
     if limited is not None and limited.status == "works":
         rung += ", with limits"
     elif limited is not None:
-        cgroup = next((f for f in findings if f.name == "cgroup" and f.status == "missing"), limited)
+        cgroup = next(
+            (f for f in findings if f.name == "cgroup" and f.status == "missing"), limited
+        )
         what = "no cgroup: " if cgroup is not limited else ""
         rung += f", without limits: {what}{cgroup.detail}"
     weak = sum(f.status != "works" for f in findings)

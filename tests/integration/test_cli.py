@@ -456,7 +456,5 @@ def test_unprivileged_user_gets_one_clear_error(environment: dict[str, str]) -> 
         env=environ, cwd="/", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 125, done.stderr
-    assert done.stderr.startswith(
-        "nscontainer: no container can run here: state directory:"
-    )
+    assert done.stderr.startswith("nscontainer: no container can run here: state directory:")
     assert done.stderr.count("\n") == 1

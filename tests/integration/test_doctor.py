@@ -58,13 +58,13 @@ def test_it_leaves_nothing_beside_the_state_directory(
 
 @pytest.mark.once
 def test_it_is_quick() -> None:
-    """Under three seconds (on a busy machine, so many starts of Python): an error can ask it."""
+    """Some seconds, or so many starts of Python where the machine is slow: an error can ask it."""
     begin = time.monotonic()
     subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
     python_s = time.monotonic() - begin
     begin = time.monotonic()
     doctor.examine()
-    assert time.monotonic() - begin < max(3, 40 * python_s)
+    assert time.monotonic() - begin < max(10, 100 * python_s)
 
 
 def test_a_trial_brings_the_error_home() -> None:
@@ -114,7 +114,14 @@ def test_for_an_ordinary_user(single: bool) -> None:  # noqa: FBT001 - a paramet
         assert not list(person.state_dir.parent.glob(".nscontainer-doctor*"))
     found = {row["key"]: row for row in json.loads(done.stdout)}
     assert not [row for row in found.values() if "the trial itself failed" in row["detail"]]
-    for key in ("privileges", "user-namespace", "overlay", "own-proc-and-sys", "seccomp", "a-container"):
+    for key in (
+        "privileges",
+        "user-namespace",
+        "overlay",
+        "own-proc-and-sys",
+        "seccomp",
+        "a-container",
+    ):
         assert found[key]["status"] == "works", found[key]
     ids = found["subordinate-ids"]
     assert (ids["status"], ids["cause"]) == (("limited", "subids") if single else ("works", ""))
