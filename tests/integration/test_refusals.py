@@ -57,9 +57,10 @@ def trouble(top: Path, owner: Refused, call: Call, code: int, told: set[str]) ->
         return "was not called again"
     if answer.get("exit_code") == 0:
         return None if call.name in WITHOUT.get(call.stage, "").split() else "was not needed"
-    if call.stage == "release" and answer["kind"] in ("HostError", "SpecError"):
-        told.add("release")  # a limit, by name
-        return None if os.strerror(code) in answer["message"] else str(answer)
+    if answer["kind"] in ("HostError", "SpecError"):  # what can be told better than by its stage
+        told.add(call.stage)
+        clear = os.strerror(code).lower() in answer["message"].lower()
+        return None if clear and (answer["row"] in ROWS or answer["hint"]) else str(answer)
     if answer["row"] not in ROWS:
         return str(answer)
     if answer["op"] == "if_nametoindex":  # of which Python doesn't say why
