@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "prune": ("images", "remove images that nothing needs"),
     "df": ("images", "show the space that images and containers take"),
     "doctor": ("diagnose", "try what this host can do, and say how to mend what is missing"),
+    "setup": ("setup", "give an ordinary user what only root can give: cgroups, ids"),
     "ipython": ("ipython", "have the magics in every notebook, without %load_ext"),
     "gc": ("diagnose", "remove what a crash left"),
     "version": ("diagnose", "print versions"),

@@ -120,7 +120,7 @@ def memory_limit_in_force(container: Container) -> int | None:
     """
     from nscontainer.linux import cgroup
 
-    group = cgroup.reopen(cgroup.detect(), container.id)
+    group = cgroup.reopen_at(container.inspect()["cgroup"]["paths"], container.id)
     try:
         limit: int | None = group.read_back()["memory_bytes"]
     finally:

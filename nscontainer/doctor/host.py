@@ -42,6 +42,10 @@ def cgroups() -> Iterator[Seen]:
         detail = "none is this user's to write"
         yield Seen("cgroup", "missing", detail, _NO_CGROUP, "delegation")
         return
+    if layout.version == "none":
+        why = "limits and figures are the cgroup's"
+        yield Seen("cgroup", "missing", layout.cause or "", why, "cgroup-none", needed=True)
+        return
     version = {"v1": "version 1", "v2": "version 2", "hybrid": "version 1, with version 2 beside"}
     detail = version[layout.version]
     try:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from nscontainer import errors
 from nscontainer.engine import diskrate, diskserver, storage
 from nscontainer.engine.request import Request
-from nscontainer.linux import cgroup
+from nscontainer.linux import cgroup, userns
 from nscontainer.linux.cgroup import Reader
 from nscontainer.linux.cgroup1 import Cgroup1
+from nscontainer.linux.cgroup_none import NoCgroup
 from nscontainer.spec import Limits
 
 PRIMING: Final = Limits(cpu_quota_us=1_000_000, cpu_period_us=1_000)
@@ -61,7 +62,19 @@ class Controls:
         want = cgroup.default_want(request.layout)
         self.cgroup = cgroup.create(request.layout, request.id, want=want)
         cleanup.callback(self.cgroup.close)
+        self._check_without_cgroup()
         return {"version": self.cgroup.version, "paths": dict(self.cgroup.paths)}
+
+    def _check_without_cgroup(self) -> None:
+        """Refuse at once what nothing could hold, or end, where there is no cgroup."""
+        made = self.cgroup
+        if not isinstance(made, NoCgroup):
+            return
+        if (refusal := made.refusal(self.request.spec.limits)) is not None:
+            raise refusal
+        if "pid" in self.request.spec.host_namespaces:
+            message = f"its processes could not be ended in the host's pid namespace: {made.cause}"
+            raise errors.HostError(message, hint=made.hint)
 
     def limit(self, limits: Limits) -> None:
         """Set what holds from the set-up on."""
@@ -87,7 +100,9 @@ class Controls:
         """Give the read-write layer a filesystem of its own where it needs one: facts for the state file."""
         limits = self.request.spec.limits
         size = limits.storage_bytes
-        if isinstance(self.cgroup, Cgroup1) and diskserver.can_serve(limits):
+        # An ordinary user has no loop device to put its filesystem on.
+        served = userns.privileged() and diskserver.can_serve(limits)
+        if served and isinstance(self.cgroup, Cgroup1):
             self.disk_server = diskserver.DiskServer(self.cgroup)
         elif size is None:
             return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Final
+from typing import Any, Final
 
 from nscontainer import inside
 from nscontainer.engine import diskserver, networking, state
@@ -53,7 +53,7 @@ def _bury(top: str, container_id: str, directory: str) -> list[str]:
     if not os.path.isdir(directory):
         return []  # it ended and was removed a moment ago
     facts = state.read(directory)
-    done = _end_cgroups(container_id)
+    done = _end_cgroups(container_id, facts)
     if facts is not None and not facts.get("remove", True):
         if facts.get("status") == "exited":
             return done
@@ -66,9 +66,17 @@ def _bury(top: str, container_id: str, directory: str) -> list[str]:
     return [*done, f"container {container_id}: removed its files"]
 
 
-def _end_cgroups(container_id: str) -> list[str]:
+def _end_cgroups(container_id: str, facts: dict[str, Any] | None) -> list[str]:
+    """Kill what is left in a container's cgroups, and remove them, where it said that they are.
+
+    An ordinary user's may be in another scope than this process (linux/delegation.py).
+    """
     with contextlib.suppress(NsContainerError, OSError):
-        group = cgroup.reopen(cgroup.detect(), container_id)
+        paths = ((facts or {}).get("cgroup") or {}).get("paths")
+        if paths is None:
+            group = cgroup.reopen(cgroup.detect(), container_id)
+        else:
+            group = cgroup.reopen_at(paths, container_id)
         if not group.paths:
             return []
         group.kill()

@@ -26,7 +26,7 @@ from nscontainer.engine import answers, garbage, monitor, networking, rootfs, st
 from nscontainer.engine.request import Request
 from nscontainer.errors import EngineError, HostError, NsContainerError
 from nscontainer.image import host
-from nscontainer.linux import caps, cgroup, prctl, seccomp_profile, userns
+from nscontainer.linux import caps, cgroup, delegation, prctl, seccomp_profile, userns
 from nscontainer.linux.procfs import mountinfo
 from nscontainer.linux.seccomp_cache import compile_cached
 from nscontainer.spec import ContainerSpec
@@ -72,10 +72,10 @@ class Spawner:
     def prepare(self) -> None:
         """Make ready what every container needs; trouble is told to whoever asks for one."""
         try:
+            self.layout = delegation.prepare()
             ids = userns.enter()
             state.prepare(self.top)
             self._sweep_in_background()
-            self.layout = cgroup.detect()
             base = _FIRST_BASE + 65536 * int.from_bytes(os.urandom(2)) % (_LAST_BASE - _FIRST_BASE)
             if ids.kind != "initial":  # its ids are its containers'
                 base = 0

@@ -37,6 +37,10 @@ class SpawnerClient:
         debug = os.environ.get("NSCONTAINER_DEBUG")
         if debug:
             environ["NSCONTAINER_DEBUG"] = debug
+        # Where an ordinary user's cgroups, and their systemd, are (linux/delegation.py).
+        for name in ("NSCONTAINER_CGROUP_PARENT", "XDG_RUNTIME_DIR"):
+            if name in os.environ:
+                environ[name] = os.environ[name]
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *flags, "-c", code],

@@ -6,40 +6,34 @@ container's cgroup stands at ``<hierarchy>/nscontainer/<id>``.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from nscontainer.errors import HostError
-from nscontainer.linux import blockdev, cgroup1, cgroup2, userns
+from nscontainer.errors import NotFoundError
+from nscontainer.linux import blockdev, cgroup1, cgroup2
 from nscontainer.linux import cgroup_files as files
+from nscontainer.linux.cgroup_find import ENGINE, Layout, detect
+from nscontainer.linux.cgroup_none import NoCgroup
 from nscontainer.spec import Limits, check_id
+
+__all__ = [
+    "ENGINE",
+    "PARENT",
+    "Cgroup",
+    "Layout",
+    "Reader",
+    "create",
+    "default_want",
+    "detect",
+    "make_room",
+    "names",
+    "remove_parents",
+    "reopen",
+    "reopen_at",
+]
 
 PARENT: Final = "nscontainer"
 """The directory, in each hierarchy, that holds the containers' cgroups."""
-ENGINE: Final = "nscontainer-engine"
-"""The directory beside it for the engine's own processes, where the cgroup is a delegated one."""
-
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where this host's hierarchies are, and which of them.
-
-    ``hybrid`` is v1 controllers with a cgroup2 mount beside them.
-    """
-
-    version: Literal["v1", "v2", "hybrid"]
-    controllers: Mapping[str, str]
-    """Controller to the directory under which our cgroups go: v1, its mount point (co-mounted
-    ``cpu,cpuacct`` have the same); v2, one for all: the mount point or a cgroup delegated to us."""
-    unified: str | None
-    """The cgroup2 mount's directory under which ours go, if there is one."""
-    disks: tuple[str, ...] = ()
-    """v1: the ``MAJOR:MINOR`` of the disks whose use is to be accounted."""
 
 
 class Reader(Protocol):
@@ -67,7 +61,7 @@ class Cgroup(Protocol):
     """A container's cgroup: one directory on v2, one a hierarchy on v1."""
 
     version: str
-    """``v1``, ``v2`` or ``hybrid``: what it really has."""
+    """``v1``, ``v2`` or ``hybrid``: what it really has; ``none``: there is none (:class:`.NoCgroup`)."""
     paths: dict[str, str]
     """Controller to directory; ``unified`` is that in the cgroup2 mount."""
 
@@ -201,113 +195,6 @@ class Cgroup(Protocol):
         """Close what is open. The cgroup stays."""
 
 
-# --- finding the hierarchies -----------------------------------------------------------------
-
-
-class _CgroupMount(NamedTuple):
-    fstype: str
-    root: str
-    target: str
-    options: list[str]
-
-    def rank(self) -> tuple[bool, int, bool, str]:
-        """Order the mounts of one hierarchy, the best first.
-
-        A root of ``/`` is the whole of what our cgroup namespace may see; ``/..`` reaches above it
-        (a mount made outside; cgroup_namespaces(7)), ``/docker/x`` shows only a part.
-        """
-        return (
-            ".." in self.root,
-            self.root.count("/") + (self.root != "/"),
-            not self.target.startswith("/sys/fs/cgroup"),
-            self.target,
-        )
-
-
-def detect(
-    mountinfo: str = "/proc/self/mountinfo",
-    self_cgroup: str = "/proc/self/cgroup",
-    sys_block: str = "/sys/block",
-) -> Layout:
-    """Find the cgroup hierarchies of this mount namespace.
-
-    Parameters
-    ----------
-    mountinfo, self_cgroup, sys_block
-        What to read (proc(5), cgroups(7), sysfs(5)).
-
-    Raises
-    ------
-    HostError
-        None is mounted.
-    """
-    mounts = _cgroup_mounts(mountinfo)
-    v1: dict[str, str] = {}
-    for mount in mounts:
-        if mount.fstype == "cgroup":
-            for option in mount.options:
-                if option in cgroup1.V1_NAMES:
-                    v1.setdefault(option, mount.target)
-    unified = next((m for m in mounts if m.fstype == "cgroup2"), None)
-    if not userns.privileged():  # what isn't ours to write can't hold a container of ours
-        v1 = {name: target for name, target in v1.items() if os.access(target, os.W_OK)}
-        if unified is not None and not os.access(_writable_base(unified, self_cgroup), os.W_OK):
-            unified = None
-        if not v1 and unified is None:
-            return Layout("v1", {}, None)
-    if v1:
-        disks = cgroup1.disks(sys_block) if "blkio" in v1 else ()
-        if unified is None:
-            return Layout("v1", v1, None, disks)
-        return Layout("hybrid", v1, unified.target, disks)
-    if unified is None:
-        message = "no cgroup hierarchy is mounted"
-        raise HostError(
-            message,
-            hint="mount -t cgroup2 none /sys/fs/cgroup; in a container, ask its operator for one",
-        )
-    base = _writable_base(unified, self_cgroup)
-    names = (files.read_or_none(f"{base}/cgroup.controllers") or "").split()
-    return Layout("v2", dict.fromkeys(names, base), base)
-
-
-def _cgroup_mounts(mountinfo: str) -> list[_CgroupMount]:
-    """Read the cgroup mounts that can be seen (not mounted over), the best of each kind first."""
-    found: dict[str, _CgroupMount] = {}
-    covered = set()
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            ident, parent, _, root, target = before.split()[:5]
-            covered.add((parent, target))
-            fstype, _, options = after.split(" ", 2)
-            if fstype in ("cgroup", "cgroup2"):
-                found[ident] = _CgroupMount(
-                    fstype, _unescape(root), _unescape(target), options.strip().split(",")
-                )
-    seen = [mount for ident, mount in found.items() if (ident, mount.target) not in covered]
-    return sorted(seen, key=_CgroupMount.rank)
-
-
-def _unescape(text: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
-
-
-def _writable_base(mount: _CgroupMount, self_cgroup: str) -> str:
-    """Choose where ours go on v2: the mount's root, or our own cgroup where that is delegated."""
-    if os.access(mount.target, os.W_OK):
-        return mount.target
-    own = next((line[3:] for line in _lines(self_cgroup) if line.startswith("0::/")), "/")
-    below = os.path.relpath(own, mount.root) if ".." not in own + mount.root else "."
-    path = os.path.normpath(f"{mount.target}/{below}").removesuffix(f"/{ENGINE}")
-    delegated = not below.startswith("..") and os.access(path, os.W_OK)
-    return path if delegated else mount.target
-
-
-def _lines(path: str) -> list[str]:
-    return (files.read_or_none(path) or "").splitlines()
-
-
 # --- making and finding a container's --------------------------------------------------------
 
 
@@ -361,7 +248,10 @@ def create(layout: Layout, name: str, *, parent: str = PARENT, want: frozenset[s
     parts = _parts(parent, name)
     if layout.version == "v2" and layout.unified is not None:
         return cgroup2.create(layout.unified, parts, layout.controllers, want)
+    if layout.version == "none":
+        return NoCgroup(layout.cause or "there is no cgroup", layout.hint)
     made = cgroup1.create(layout.controllers, layout.unified, parts, want)
+    made.barred, made.hint = layout.barred, layout.hint
     made.account_disks(layout.disks)
     return made
 
@@ -378,6 +268,32 @@ def reopen(layout: Layout, name: str, parent: str = PARENT) -> Cgroup:
     if layout.version == "v2" and layout.unified is not None:
         return cgroup2.reopen(layout.unified, parts)
     return cgroup1.reopen(layout.controllers, layout.unified, parts)
+
+
+def reopen_at(paths: Mapping[str, str], name: str, parent: str = PARENT) -> Cgroup:
+    """Find a container's cgroup where it was made: each user's process may have its own place.
+
+    Parameters
+    ----------
+    paths
+        As :attr:`Cgroup.paths` said.
+
+    Raises
+    ------
+    NotFoundError
+        None of it is there.
+    """
+    parts = _parts(parent, name)
+    tail = "/" + "/".join(parts)
+    good = {key: path for key, path in paths.items() if path.endswith(tail)}
+    bases = {key: path.removesuffix(tail) for key, path in good.items()}
+    unified = bases.pop("unified", None)
+    if unified is not None and all(base == unified for base in bases.values()):
+        return cgroup2.reopen(unified, parts)
+    if not good:
+        message = f"container {name} has no cgroup"
+        raise NotFoundError(message)
+    return cgroup1.reopen(bases, unified, parts)
 
 
 def names(layout: Layout, parent: str = PARENT) -> list[str]:

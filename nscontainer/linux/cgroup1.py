@@ -49,7 +49,7 @@ def create(
     try:
         for name, base in ours.items():
             if base not in made:
-                prepare = _fill_cpuset if base == ours.get("cpuset") else files.nothing
+                prepare = fill_cpuset if base == ours.get("cpuset") else files.nothing
                 made[base] = files.make_path(base, parts, after_mkdir=prepare)
             paths[name] = made[base]
         if unified is not None:
@@ -90,7 +90,7 @@ def disks(sys_block: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _fill_cpuset(path: str) -> None:
+def fill_cpuset(path: str) -> None:
     """Give a new cpuset its parent's CPUs and nodes: without them nothing can join (ENOSPC).
 
     ``cgroup.clone_children`` has Linux do the same for the cpusets below.
@@ -118,6 +118,10 @@ class Cgroup1:
         self._parts = parts
         self._beside = Unified(paths["unified"]) if "unified" in paths else None
         self.version = "v1" if self._beside is None else "hybrid"
+        self.barred: Mapping[str, str] = {}
+        """Controllers that are there but not this user's, and where they are mounted."""
+        self.hint: str | None = None
+        """How to have those."""
 
     def fd(self) -> int | None:
         """Open the cgroup2 directory beside, for clone3; None where there is none."""
@@ -310,6 +314,12 @@ class Cgroup1:
         if controller in self.paths:
             return HostError(
                 f"{what} can't be set: this Linux has no {name}", hint=_SINCE.get(name)
+            )
+        if controller in self.barred:
+            return HostError(
+                f"{what} can't be set: this user has no cgroup of their own in "
+                f"{self.barred[controller]} (cgroup v1)",
+                hint=self.hint,
             )
         return HostError(
             f"{what} can't be set: this host has no cgroup v1 controller {controller} mounted, "

@@ -14,6 +14,7 @@ from nscontainer.linux import blockdev, cgroup2_io
 from nscontainer.linux import cgroup_figures as figures
 from nscontainer.linux import cgroup_files as files
 from nscontainer.linux.cgroup_core import Unified, kill_each
+from nscontainer.linux.cgroup_find import setup_hint
 from nscontainer.linux.cgroup_reader import FileReader
 from nscontainer.linux.syscalls import KernelError
 from nscontainer.spec import PERIOD_US, Limits
@@ -281,9 +282,7 @@ class Cgroup2:
                 return HostError(
                     f"{what} can't be set: controller {controller} is not delegated to "
                     f"{self._base}",
-                    hint="put [Service] Delegate=cpu cpuset io memory pids into "
-                    "/etc/systemd/system/user@.service.d/delegate.conf, run "
-                    "systemctl daemon-reload, and log in again",
+                    hint=setup_hint(v2=True),
                 )
         return HostError(
             f"{what} can't be set: {self._base} has no cgroup v2 controller {controller}",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nscontainer.errors import HostError, NotFoundError, SpecError, StateError
-from nscontainer.linux import cgroup, cgroup_files
+from nscontainer.limits import Limits
+from nscontainer.linux import cgroup, cgroup_files, cgroup_find, userns
 from nscontainer.linux.syscalls import KernelError
+from nscontainer.schema import NA
 
 ROOT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n"
 
@@ -60,6 +63,22 @@ def detect(tmp_path: Path, text: str, own: str = "0::/\n") -> cgroup.Layout:
     return cgroup.detect(str(mountinfo), str(self_cgroup), str(tmp_path / "block"))
 
 
+@pytest.fixture(autouse=True)
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Directories that this user may not write to (root may write to all), none at first."""
+    names: set[str] = set()
+    monkeypatch.setattr(cgroup_find.os, "access", lambda path, mode: path not in names)  # type: ignore[attr-defined]
+    return names
+
+
+@pytest.fixture
+def ann(monkeypatch: pytest.MonkeyPatch) -> int:
+    """An ordinary user, though the tests may be root's; whoever owns the test's files is that user."""
+    monkeypatch.setattr(userns, "privileged", lambda: False)
+    monkeypatch.setattr(userns, "outer_uid", lambda: 1000)
+    return 1000
+
+
 def test_v1_each_controller_on_its_own_mount(tmp_path: Path) -> None:
     """A hierarchy without cgroup2 is v1; named hierarchies and devices are none of ours."""
     layout = detect(tmp_path, SEPARATE_V1)
@@ -107,14 +126,6 @@ def test_v2_names_what_the_root_has(tmp_path: Path) -> None:
     )
 
 
-@pytest.fixture
-def unwritable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Directories that this user may not write to (root may write to all)."""
-    names: set[str] = set()
-    monkeypatch.setattr(cgroup.os, "access", lambda path, mode: path not in names)  # type: ignore[attr-defined]
-    return names
-
-
 def test_v2_takes_the_delegated_cgroup_where_the_root_is_not_ours(
     tmp_path: Path, unwritable: set[str]
 ) -> None:
@@ -133,20 +144,22 @@ def test_v2_takes_the_delegated_cgroup_where_the_root_is_not_ours(
 @pytest.mark.parametrize(
     ("root", "own", "below"),
     [
-        ("/", "0::/\n", ""),  # a private cgroup namespace: we are at its root
+        ("/", "0::/\n", None),  # a private cgroup namespace: we are at its root
         ("/docker/x", "0::/docker/x/app\n", "/app"),  # the mount shows a part, we are in it
-        ("/docker/x", "0::/other\n", ""),  # we are outside of what the mount shows
-        ("/../..", "0::/\n", ""),  # the mount reaches above our namespace: the way is unknown
+        ("/docker/x", "0::/other\n", None),  # we are outside of what the mount shows
+        ("/../..", "0::/\n", None),  # the mount reaches above our namespace: the way is unknown
     ],
 )
 def test_v2_own_cgroup_is_found_through_the_mounts_root(
-    tmp_path: Path, unwritable: set[str], root: str, own: str, below: str
+    tmp_path: Path, unwritable: set[str], root: str, own: str, below: str | None
 ) -> None:
     """/proc/self/cgroup is relative to the namespace, the mount's root field says where it begins."""
     (tmp_path / "cg/app").mkdir(parents=True)
-    unwritable.add(f"{tmp_path}/cg")
+    unwritable |= {f"{tmp_path}/cg", f"{tmp_path}/cg/cgroup.procs"}
     text = PURE_V2.replace(" / {cg}", f" {root} {{cg}}")
-    assert detect(tmp_path, text, own).unified == f"{tmp_path}/cg{below}"
+    found = detect(tmp_path, text, own)
+    assert found.unified == (f"{tmp_path}/cg{below}" if below else None)
+    assert (found.version == "none") == (below is None)
 
 
 def test_the_mount_that_shows_the_whole_hierarchy_is_taken(tmp_path: Path) -> None:
@@ -170,10 +183,144 @@ def test_a_blank_in_a_mount_point_is_read(tmp_path: Path) -> None:
     assert detect(tmp_path, text).controllers == {"cpu": "/my cg"}
 
 
-def test_no_hierarchy_is_an_error_that_says_what_to_mount(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="no cgroup hierarchy") as caught:
-        detect(tmp_path, ROOT + "40 31 0:37 / /x rw - cgroup cgroup rw,name=systemd\n")
-    assert "mount -t cgroup2" in (caught.value.hint or "")
+def test_no_hierarchy_says_what_to_mount(tmp_path: Path) -> None:
+    found = detect(tmp_path, ROOT + "40 31 0:37 / /x rw - cgroup cgroup rw,name=systemd\n")
+    assert found.version == "none"
+    assert found.cause == "no cgroup hierarchy is mounted"
+    assert "mount -t cgroup2" in (found.hint or "")
+
+
+# --- an ordinary user's ----------------------------------------------------------------------
+
+
+def given(tmp_path: Path, *paths: str) -> list[str]:
+    """Directories that an administrator gave a user: theirs, and nobody else's to write to."""
+    for path in paths:
+        (tmp_path / "cg" / path).mkdir(parents=True)
+        (tmp_path / "cg" / path).chmod(0o755)
+    return [f"{tmp_path}/cg/{path}" for path in paths]
+
+
+def test_v1_takes_what_an_administrator_gave_the_user(
+    tmp_path: Path, unwritable: set[str], ann: int
+) -> None:
+    """Each hierarchy's nscontainer-UID where it is; what isn't there is barred, and says what mends it."""
+    text = SEPARATE_V1 + UNIFIED
+    unwritable |= {line.split()[4].replace("{cg}", f"{tmp_path}/cg") for line in text.splitlines()}
+    memory, pids = given(tmp_path, f"memory/nscontainer-{ann}", f"pids/nscontainer-{ann}")
+    given(tmp_path, f"unified/nscontainer-{ann}")
+    layout = detect(tmp_path, text, "4:memory:/\n1:cpu:/\n0::/\n")
+    assert dict(layout.controllers) == {"memory": memory, "pids": pids}
+    assert layout.version == "v1", "who is outside of a v2 subtree can't get into it"
+    assert layout.barred["cpu"] == f"{tmp_path}/cg/cpu"
+    assert "sudo nscontainer setup" in (layout.hint or "")
+
+
+def test_v1_takes_its_own_cgroup_where_that_is_the_users(
+    tmp_path: Path, unwritable: set[str], ann: int
+) -> None:
+    """A batch system's cgroup that was given to the user holds its containers too: they stay below it."""
+    unwritable |= {f"{tmp_path}/cg/{name}" for name in ("cpu", "memory")}
+    own, _ = given(tmp_path, "memory/job/7", f"memory/nscontainer-{ann}")
+    layout = detect(tmp_path, SEPARATE_V1, "4:memory:/job/7\n1:cpu:/job/7\n")
+    assert layout.controllers["memory"] == own
+    assert "cpu" not in layout.controllers
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_no_cgroup_that_others_may_write_to(
+    tmp_path: Path, unwritable: set[str], ann: int, mode: int
+) -> None:
+    unwritable.add(f"{tmp_path}/cg/memory")
+    (theirs,) = given(tmp_path, f"memory/nscontainer-{ann}")
+    Path(theirs).chmod(mode)
+    assert "memory" not in detect(tmp_path, SEPARATE_V1).controllers
+
+
+def test_no_cgroup_that_is_somebody_elses(
+    tmp_path: Path, unwritable: set[str], ann: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwritable.add(f"{tmp_path}/cg/memory")
+    given(tmp_path, f"memory/nscontainer-{ann}")
+    assert "memory" in detect(tmp_path, SEPARATE_V1).controllers
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert "memory" not in detect(tmp_path, SEPARATE_V1).controllers
+
+
+def test_nothing_of_the_users_is_told_with_what_mends_it(
+    tmp_path: Path, unwritable: set[str], ann: int
+) -> None:
+    """A container without limits can be made; one with limits is refused with cause and mend."""
+    unwritable |= {
+        line.split()[4].replace("{cg}", f"{tmp_path}/cg")
+        for line in (SEPARATE_V1 + UNIFIED).splitlines()
+    }
+    layout = detect(tmp_path, SEPARATE_V1 + UNIFIED)
+    assert (layout.version, dict(layout.controllers), layout.unified) == ("none", {}, None)
+    group = cgroup.create(layout, "one", want=cgroup.default_want(layout))
+    assert group.version == "none"
+    assert group.fd() is None
+    assert group.entry_fds() == []
+    group.place(Limits(timeout_s=3))
+    group.arm(Limits())
+    for limits in (
+        Limits(cpu_quota_us=20_000),
+        Limits(memory_bytes=1 << 20),
+        Limits(pids=3),
+        Limits(cpuset_cpus="0"),
+        Limits(disk_read_bps=1 << 20),
+    ):
+        with pytest.raises(HostError, match=f"can't be set: .*{tmp_path}/cg/") as caught:
+            group.place(limits)
+        assert "sudo nscontainer setup" in (caught.value.hint or "")
+    assert set(group.reader().read()) == {NA}
+    assert set(group.read_back().values()) == {None}
+    with pytest.raises(HostError, match="can't be paused"):
+        group.freeze()
+    group.kill()
+    group.remove()
+
+
+def test_the_environment_names_a_cgroup(
+    tmp_path: Path, unwritable: set[str], ann: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc/self/cgroup writes it or by its directory; a wrong one is an error and no silence."""
+    unwritable.add(f"{tmp_path}/cg")
+    (named,) = given(tmp_path, "jobs/ann")
+    (tmp_path / "cg/jobs/ann/cgroup.controllers").write_text("memory\n")
+    for name in ("/jobs/ann", "jobs/ann", named):
+        monkeypatch.setenv(cgroup_find.NAMED, name)
+        assert detect(tmp_path, PURE_V2).unified == named
+    for name in ("/..", "/jobs/../..", "/"):
+        monkeypatch.setenv(cgroup_find.NAMED, name)
+        with pytest.raises(HostError, match="NSCONTAINER_CGROUP_PARENT"):
+            detect(tmp_path, PURE_V2)
+    monkeypatch.setenv(cgroup_find.NAMED, "/jobs/ann")
+    Path(named).chmod(0o777)
+    with pytest.raises(HostError, match="this user alone"):
+        detect(tmp_path, PURE_V2)
+
+
+def test_a_cgroup_is_found_again_where_it_was_made(
+    v1: cgroup.Layout, v2: cgroup.Layout, hybrid: cgroup.Layout
+) -> None:
+    """Another process of the user's may be in another scope: the state file says where a cgroup is."""
+    for layout in (v1, v2, hybrid):
+        made = cgroup.create(layout, "one", want=cgroup.default_want(layout))
+        again = cgroup.reopen_at(made.paths, "one")
+        assert again.paths == made.paths
+        assert again.version == made.version
+        again.remove()
+        assert cgroup.names(layout) == []
+        with pytest.raises(NotFoundError):
+            cgroup.reopen_at(made.paths, "one")
+
+
+@pytest.mark.parametrize("paths", [{}, {"memory": "/sys/fs/cgroup/memory"}, {"cpu": "/x/two"}])
+def test_no_other_directory_is_taken_for_a_containers(paths: dict[str, str]) -> None:
+    with pytest.raises(NotFoundError):
+        cgroup.reopen_at(paths, "one")
 
 
 def test_disks_are_those_with_a_size_and_a_platter(tmp_path: Path) -> None:

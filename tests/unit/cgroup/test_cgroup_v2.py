@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nscontainer.errors import HostError, SpecError, StateError
-from nscontainer.linux import cgroup
+from nscontainer.linux import cgroup, userns
 from nscontainer.linux.cgroup2 import shares_to_weight
 from nscontainer.spec import Limits
 
@@ -81,8 +81,11 @@ def test_a_controller_this_linux_lacks(v2: cgroup.Layout, kernel: Any) -> None:
     assert back["memory_swap_bytes"] is None
 
 
-def test_a_controller_that_is_not_delegated(v2: cgroup.Layout, kernel: Any) -> None:
-    """systemd delegates cpu, memory and pids; cpuset and io need a drop-in: the hint has it."""
+def test_a_controller_that_is_not_delegated(
+    v2: cgroup.Layout, kernel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd delegates cpu, memory and pids; cpuset and io need a drop-in: the hint makes it."""
+    monkeypatch.setattr(userns, "privileged", lambda: False)
     base = kernel.root / "v2/user.slice"
     (kernel.root / "v2/cgroup.subtree_control").write_text("memory pids\n")
     kernel.mkdir(str(base))
@@ -91,7 +94,7 @@ def test_a_controller_that_is_not_delegated(v2: cgroup.Layout, kernel: Any) -> N
     group.arm(Limits(memory_bytes=MIB))
     with pytest.raises(HostError, match=f"cpuset is not delegated to {base}") as caught:
         group.place(Limits(cpuset_cpus="0"))
-    assert "delegate.conf" in (caught.value.hint or "")
+    assert "sudo nscontainer setup " in (caught.value.hint or "")
     with pytest.raises(HostError, match="cpu is not delegated"):
         group.arm(Limits(cpu_quota_us=20_000))
 
