@@ -18,6 +18,7 @@ import pytest
 import nscontainer
 from nscontainer.errors import CommandError, SpecError
 from nscontainer.experiment.store import Store
+from tests import ordinary
 from tests.integration.inside import PYTHON
 
 pytestmark = [
@@ -157,6 +158,24 @@ def test_in_parallel_each_has_its_own_cpus(store: Store) -> None:
     )  # fmt: skip
     assert set(s.summary["cpus"]) == {"0", "1"}
     assert all(run.result.stdout == f"[{run.cpus}]\n" for run in s.runs)
+
+
+def test_an_ordinary_user_sweeps() -> None:
+    """In containers of their own, kept where only they read it."""
+    code = """
+        import os, nscontainer
+        from nscontainer.experiment.store import directory
+        s = nscontainer.sweep("import os\\nfrom nscontainer import report\\nreport(twice=2 * n, pid=os.getpid())",
+            params={"n": [1, 2]})
+        assert sorted(s.summary["twice"]) == [2, 4], s.summary
+        assert set(s.summary["pid"]) == {1}
+        ((name, row),) = nscontainer.runs(what="report(").iterrows()
+        kept = os.stat(f"{directory()}/runs.sqlite")
+        print(name == s.id, row["status"], row["runs"], oct(kept.st_mode), kept.st_uid)
+    """
+    with ordinary.person(12398) as one:
+        done = one.python(textwrap.dedent(code), env={"NSCONTAINER_RUNS": f"{one.home}/runs"})
+    assert (done.returncode, done.stdout) == (0, "True complete 2 0o100600 12398\n"), done.stderr
 
 
 # --- known answers -------------------------------------------------------------------------------
