@@ -1,6 +1,6 @@
 """Run a program as an ordinary user who leaves nothing on the machine.
 
-``python -m tests.ordinary [--uid N] [--single] [--] COMMAND…`` (as root) forks a child that takes a mount
+``python -m tests.ordinary [--single] [--] COMMAND…`` (as root) forks a child that takes a mount
 namespace of its own, where /etc/passwd, group, subuid and subgid have that user, and where the directories
 on the way to this Python may be searched by all; then it becomes the user and executes the command.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,9 +26,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "nsctester"
-UID = 12345
+FIRST_UID = 20_000
 SUBIDS = 700_000_000
 """Where the first user's subordinate ids begin; each has 65536 (none of the machine's are there)."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Person:
     @property
     def subids(self) -> int:
         """The first of its subordinate ids."""
-        return SUBIDS + self.uid % 1000 * 65536
+        return SUBIDS + (self.uid - FIRST_UID) * 65536
 
     @property
     def state_dir(self) -> Path:
@@ -75,13 +78,19 @@ class Person:
         """Start a command as this user; its process is the command's own."""
         return subprocess.Popen(self._command(command, env), text=True, cwd=ROOT, **options)
 
-    def python(self, code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def python(
+        self, code: str, *, arguments: Sequence[str] = (), **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run Python code as this user, with nscontainer to import."""
-        return self.run([sys.executable, "-c", code], **options)
+        return self.run([sys.executable, "-c", code, *arguments], **options)
 
     def nscontainer(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command line as this user."""
-        return self.run([sys.executable, "-m", "nscontainer", *words], **options)
+        return self.run([*self.module("nscontainer"), *words], **options)
+
+    def module(self, name: str) -> list[str]:
+        """Give the beginning of a command that runs a module."""
+        return [sys.executable, "-m", name]
 
     def _command(self, command: Sequence[str], env: Mapping[str, str] | None) -> list[str]:
         facts = {
@@ -103,14 +112,19 @@ class Person:
 
 
 @contextlib.contextmanager
-def person(uid: int = UID, *, single: bool = False) -> Iterator[Person]:
+def person(uid: int | None = None, *, single: bool = False) -> Iterator[Person]:
     """Give a user for a block; afterwards nothing of theirs runs or is on the disk.
+
+    Without an id it gets one that is this process's own: another's tests may run at the same time, and what
+    runs as a user at the end is killed.
 
     Raises
     ------
     AssertionError
         Something ran on.
     """
+    if uid is None:
+        uid = FIRST_UID + (os.getpid() * 4 + next(_numbers)) % 10_000
     home = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir="/var/tmp"))
     home.chmod(0o700)
     os.chown(home, uid, uid)
@@ -166,6 +180,7 @@ def _become(facts: dict[str, Any]) -> None:
     mount.move_mount(mount.open_tree(str(facts["etc"])), "/etc")
     for path in (sys.base_prefix, sys.prefix, str(ROOT)):
         _open_way(path)
+    _open_device("/dev/net/tun")
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -192,16 +207,28 @@ def _open_way(path: str) -> None:
             return
 
 
+def _open_device(path: str) -> None:
+    """Let everybody open a device that udev would give to everybody, in this namespace alone."""
+    from nscontainer.linux import mount
+
+    with contextlib.suppress(FileNotFoundError):
+        facts = os.stat(path)
+        if facts.st_mode & 0o006 != 0o006:
+            tree = mount.new_filesystem("tmpfs", {"mode": "0755"}, source="ordinary")
+            os.mknod("device", stat.S_IFCHR | 0o600, facts.st_rdev, dir_fd=tree)
+            os.chmod(f"/proc/self/fd/{tree}/device", 0o666)
+            mount.move_mount(mount.open_tree("device", dirfd=tree), path)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a command as a user, by hand."""
     if arguments[:1] == ["--become"]:
         _become(json.loads(arguments[1]))
     parser = argparse.ArgumentParser(prog="python -m tests.ordinary", description=__doc__)
-    parser.add_argument("--uid", type=int, default=UID)
     parser.add_argument("--single", action="store_true", help="without subordinate ids")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
-    with person(given.uid, single=given.single) as one:
+    with person(single=given.single) as one:
         return one.start(given.command).wait()
 
 

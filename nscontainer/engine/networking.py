@@ -162,8 +162,7 @@ class Networking:
         forward: bool,
     ) -> None:
         """Answer the container's questions for names."""
-        with net.within(netns_fd):
-            udp, tcp = dns.sockets()
+        udp, tcp = net.sockets_within(netns_fd, dns.sockets)
         self.resolver = dns.Resolver(
             udp, tcp, lookup=lookup, reverse=reverse, servers=self._spec.dns, forward=forward
         )

@@ -7,9 +7,10 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
-from nscontainer.linux import clone
+from nscontainer.linux import clone, userns
 from nscontainer.linux.syscalls import kernel_error
 
 SIOCGIFFLAGS = 0x8913
@@ -32,8 +33,8 @@ def loopback_up() -> None:
 def within(netns_fd: int) -> Iterator[None]:
     """Be in another network namespace for a block: setns(2), and back.
 
-    A socket made there belongs to it for good. The process must have no other thread: setns(2) moves
-    only the one that calls.
+    The process must have no other thread: setns(2) moves only the one that calls. There is no way back
+    from a user namespace of one's own to the host's network: an ordinary user's process stays.
 
     Raises
     ------
@@ -46,6 +47,51 @@ def within(netns_fd: int) -> Iterator[None]:
         try:
             yield
         finally:
-            clone.setns(own, clone.CLONE_NEWNET)
+            try:
+                clone.setns(own, clone.CLONE_NEWNET)
+            except PermissionError:
+                if userns.privileged():
+                    raise
     finally:
         os.close(own)
+
+
+def sockets_within(
+    netns_fd: int, make: Callable[[], Sequence[socket.socket]]
+) -> list[socket.socket]:
+    """Make sockets in another network namespace: they belong to it for good.
+
+    By a child where this process could not come back, as :func:`within` says.
+
+    Raises
+    ------
+    KernelError
+        setns(2) refused, or ``make`` failed.
+    """
+    if userns.privileged():
+        with within(netns_fd):
+            return list(make())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        pid = os.fork()
+        if pid == 0:
+            _send_sockets(theirs, netns_fd, make)
+        theirs.close()
+        data, fds, _, _ = socket.recv_fds(ours, 16, 8)
+        os.waitpid(pid, 0)
+    if not fds:
+        raise kernel_error(int(data or b"0"), "setns", f"/proc/self/fd/{netns_fd}")
+    return [socket.socket(fileno=fd) for fd in fds]
+
+
+def _send_sockets(
+    line: socket.socket, netns_fd: int, make: Callable[[], Sequence[socket.socket]]
+) -> NoReturn:
+    try:
+        clone.setns(netns_fd, clone.CLONE_NEWNET)
+        made = make()  # kept until they are sent
+        socket.send_fds(line, [b"0"], [one.fileno() for one in made])
+    except OSError as error:
+        line.send(str(error.errno or 0).encode())
+    finally:
+        os._exit(0)

@@ -121,15 +121,25 @@ class LinkStats(NamedTuple):
 
 
 class RtNetlink:
-    """A socket to the routing part of one network namespace: the one its maker is in."""
+    """A socket to the routing part of one network namespace: the one its maker is in.
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+    Parameters
+    ----------
+    made
+        Such a socket, of :meth:`new`, that was made in another namespace.
+    """
+
+    def __init__(self, made: socket.socket | None = None) -> None:
+        self._socket = self.new() if made is None else made
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._seq = 0
+
+    @staticmethod
+    def new() -> socket.socket:
+        """Make the socket alone."""
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
 
     def __enter__(self) -> Self:
         return self

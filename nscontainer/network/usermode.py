@@ -16,7 +16,7 @@ import time
 from typing import Final
 
 from nscontainer.errors import HostError
-from nscontainer.linux import net
+from nscontainer.linux import net, userns
 from nscontainer.linux.rtnetlink import LinkStats, RtNetlink
 from nscontainer.netspec import USER_MODE
 from nscontainer.network.names import Place
@@ -43,6 +43,14 @@ def check_host() -> str:
     return path
 
 
+def _mend(text: str) -> str:
+    if "/dev/net/tun" in text and "denied" in text:
+        return "sudo chmod 666 /dev/net/tun, as udev has it elsewhere"
+    if not userns.privileged():  # a bridge takes root
+        return "--network none does without it"
+    return "--network bridge does without it"
+
+
 class UserMode:
     """The program, as the monitor of its container has it.
 
@@ -67,8 +75,7 @@ class UserMode:
         self._route: RtNetlink | None = None
         try:
             self._start(check_host(), pid, mapped=mapped)
-            with net.within(self.netns_fd):
-                self._route = RtNetlink()
+            self._route = RtNetlink(*net.sockets_within(self.netns_fd, lambda: [RtNetlink.new()]))
             link = self._route.link(ETH0)
             assert link is not None
             self._index = link.index
@@ -101,7 +108,7 @@ class UserMode:
             if not ready or not os.read(ready_r, 1):
                 text = os.pread(said, 4096, 0).decode(errors="replace").strip()
                 message = f"{program} could not make the network: {text or 'it said nothing'}"
-                raise HostError(message, hint="--network bridge does without it")
+                raise HostError(message, hint=_mend(text))
         finally:
             for fd in (*theirs, ready_r, said):
                 os.close(fd)
