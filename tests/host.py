@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -95,6 +96,21 @@ def images() -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
+ANN = 1000
+"""The user of the cgroup v2 machine: tests/vm/README.md."""
+
+
+def systemd() -> str | None:
+    """A systemd, and the ordinary user whose own one root may start."""
+    if not os.path.isdir("/run/systemd/system"):
+        return "systemd doesn't run this machine"
+    try:
+        name = pwd.getpwuid(ANN).pw_name
+    except KeyError:
+        return f"there is no user with the id {ANN}"
+    return None if name == "ann" else f"user {ANN} is {name}, and no test's to use"
+
+
 NETWORK = """
 set -e
 nft --version; iperf3 --version; slirp4netns --version
@@ -147,7 +163,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     probe.__name__: probe
     for probe in (root, cgroup1, cgroup2, userns, peers, images, network, loop)
 }
-PROBES |= {probe.__name__: probe for probe in (notebook, vm, browser)}
+PROBES |= {probe.__name__: probe for probe in (notebook, vm, browser, systemd)}
 
 
 @functools.cache
