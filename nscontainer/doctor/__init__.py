@@ -187,6 +187,8 @@ def explain(error: NsContainerError) -> NsContainerError:
     """
     if not isinstance(error, (HostError, SetupError)):
         return error
+    if isinstance(error, HostError) and (error.row or "").startswith(("cgroup", "controller")):
+        return error  # a limit that can't be had: it says itself why, and containers run without
     findings = examine(python=False)
     if not _lacking(findings):
         return error

@@ -84,7 +84,7 @@ class NoCgroup:
         return self._no(", ".join(asked)) if asked else None
 
     def _no(self, what: str) -> HostError:
-        return HostError(f"{what} can't be set: {self.cause}", hint=self.hint)
+        return HostError(f"{what} can't be set: {self.cause}", hint=self.hint, row="cgroup")
 
     def place(self, limits: Limits) -> None:
         """Refuse limits, those of :meth:`arm` too: it is called first, before anything runs."""

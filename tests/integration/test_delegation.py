@@ -128,16 +128,14 @@ def test_a_users_container_on_v1() -> None:
     """From the command line: accounted, held to its quota, killed at its memory limit, nothing left."""
     spin = "import time; t = time.monotonic()\nwhile time.monotonic() - t < 2: pass"
     with user_with(*hierarchies()) as one:
-        out = f"{one.home}/r.json"
-        words = ["run", "--cpu", "20%", "-o", out, "--", "python3", "-c", spin]
-        done = one.nscontainer(*words)
-        assert done.returncode == 0, done.stderr
         code = f"""
 import json, nscontainer
-r = nscontainer.load({out!r})
-print(json.dumps([r.cpu_s / r.wall_s, r.limits.read_back.cpus, r.memory_peak_bytes]))
+r = nscontainer.run(["python3", "-c", {spin!r}], cpu="20%")
+print(json.dumps([r.cpu_s / r.wall_s, r.limits.read_back.cpus, r.totals["memory.peak"]]))
 """
-        share, quota, peak = json.loads(one.python(code).stdout)
+        done = one.python(code)
+        assert done.returncode == 0, done.stderr
+        share, quota, peak = json.loads(done.stdout)
         assert share < 0.25
         assert quota == 0.2
         assert peak > MIB
