@@ -157,6 +157,7 @@ print(json.dumps([r.cpu_s / r.wall_s, r.limits.read_back.cpus, r.totals["memory.
         assert not memory.exists()
 
 
+@pytest.mark.once
 def test_a_user_without_any_cgroup() -> None:
     """A container without limits runs; a limit is an error at once that names cause and mend."""
     with ordinary.person(UID) as one:
