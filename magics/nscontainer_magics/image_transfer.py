@@ -20,7 +20,8 @@ def _pull(words: list[str]) -> None:
     kept = "what has come is kept; the next pull goes on from there"
     with showing(quiet=given.quiet, interrupted=kept) as shown:
         image = images.pull(given.name, platform=given.platform, progress=shown.progress)
-    shown.end(image_rows.one_line(image, given.name, shown.note))
+    line = image_rows.one_line(image, given.name, shown.note)
+    shown.end("\n".join([line, *image_rows.remarks(image)]))
 
 
 def _push(words: list[str]) -> None:
@@ -36,7 +37,8 @@ def _load(words: list[str]) -> None:
     file = _file(given.input or given.file)
     with showing(quiet=given.quiet) as shown:
         found = images.load(file, progress=shown.progress)
-    shown.end("\n".join(image_rows.one_line(image) for image in found))
+    lines = [image_rows.one_line(image) for image in found]
+    shown.end("\n".join([*lines, *image_rows.remarks(*found)]))
 
 
 def _file(name: str | None) -> str:
@@ -58,10 +60,15 @@ def _save(words: list[str]) -> None:
 
 def _import(words: list[str]) -> None:
     given = arguments("import", words)
+    notes: list[str] = []
     image = images.import_(
-        _file(given.file), given.name, changes=given.change, message=given.message
+        _file(given.file),
+        given.name,
+        changes=given.change,
+        message=given.message,
+        progress=image_rows.hearing(notes),
     )
-    print(image_rows.one_line(image))
+    print("\n".join([image_rows.one_line(image), *notes]))
 
 
 def _export(words: list[str]) -> None:

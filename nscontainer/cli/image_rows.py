@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nscontainer import images as library
@@ -10,6 +10,7 @@ from nscontainer.image import facts
 from nscontainer.units import format_size
 
 if TYPE_CHECKING:
+    from nscontainer.image.progress import Event
     from nscontainer.image.records import Image
     from nscontainer.image.store import Pruned
 
@@ -77,6 +78,27 @@ def one_line(image: Image, name: str | None = None, note: str = "") -> str:
     layers = f"{count} layer{'s' * (count != 1)}"
     said = f"{called} · {short(image.id)} · {layers}, {format_size(image.size)}"
     return f"{said} · {note}" if note else said
+
+
+def remarks(*taken: Image) -> list[str]:
+    """Say what of images could not be unpacked as it was: owners, devices, attributes; each remark once."""
+    from nscontainer.image.store import Store
+
+    store = Store()
+    layers = {layer.diff_id for image in taken for layer in image.layers}
+    known = (store.layer_facts(diff_id) or {} for diff_id in sorted(layers))
+    notes = dict.fromkeys(str(note) for one in known for note in one.get("notes", ()))
+    return [f"warning: {note}" for note in notes]
+
+
+def hearing(notes: list[str]) -> Callable[[Event], None]:
+    """Give what hears the same of an import, whose layer is not the tar's own: as its last event says it."""
+
+    def hear(event: Event) -> None:
+        if event.kind == "done" and event.note:
+            notes.extend(f"warning: {note}" for note in event.note.split("; "))
+
+    return hear
 
 
 def pruned(result: Pruned) -> list[str]:

@@ -35,6 +35,7 @@ def pull_command(argv: Sequence[str]) -> int:
         image = images.pull(given.name, platform=given.platform, progress=progress)
     note = progress.note if progress else ""
     print(image.id if given.quiet else image_rows.one_line(image, given.name, note))
+    _remark(image_rows.remarks(image))
     return 0
 
 
@@ -60,6 +61,12 @@ def load_command(argv: Sequence[str]) -> int:
 def _say_loaded(found: Sequence[Image], *, quiet: bool) -> None:
     for image in found:
         print(image.id if quiet else image_rows.one_line(image))
+    _remark(image_rows.remarks(*found))
+
+
+def _remark(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(printable(line), file=sys.stderr)
 
 
 def _source(file: str) -> Any:
@@ -86,10 +93,16 @@ def save_command(argv: Sequence[str]) -> int:
 def import_command(argv: Sequence[str]) -> int:
     """Make an image of a root filesystem's tar."""
     given = arguments("import", argv)
+    notes: list[str] = []
     image = images.import_(
-        _source(given.file), given.name, changes=given.change, message=given.message
+        _source(given.file),
+        given.name,
+        changes=given.change,
+        message=given.message,
+        progress=image_rows.hearing(notes),
     )
     print(image_rows.one_line(image))
+    _remark(notes)
     return 0
 
 

@@ -6,11 +6,11 @@ Only what the user has written is read: what lies below is never opened, however
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nscontainer import inside
-from nscontainer.errors import SpecError
+from nscontainer.errors import HostError, SpecError
 from nscontainer.image import names, reconfigure
 from nscontainer.image.pack import Packer
 from nscontainer.image.records import BASE_LABEL, Image, Layer, timestamp
@@ -52,6 +52,8 @@ def commit(
         A name, or a change, can't be used. Nothing has been made.
     StateError
         The container ended and was removed meanwhile.
+    HostError
+        It can't be paused: an ordinary user has no cgroup here.
     LayerError
         Something in it can't be in a layer.
     """
@@ -65,7 +67,7 @@ def commit(
         config, layers = _base(store, facts)
         what = f"image {facts.get('image', 'host')}"
         settings = reconfigure.apply(reconfigure.settings(config, what), changes)
-        with container.held() if pause else contextlib.nullcontext():
+        with _still(container) if pause else contextlib.nullcontext():
             layer = add_layer(store, container)
         step = {
             "created": timestamp(),
@@ -78,6 +80,17 @@ def commit(
         if author:
             whole["author"] = author
         return store.make_image(whole, [*layers, layer], name=name)
+
+
+@contextlib.contextmanager
+def _still(container: Container) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(container.held())
+        except HostError as error:
+            again = "commit --no-pause (in Python pause=False) saves it while it runs"
+            raise HostError(error.message, hint=f"{again}; {error.hint}") from None
+        yield
 
 
 def add_layer(store: Store, container: Container) -> Layer:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from nscontainer.image.store import Store
 from tests import ordinary
+from tests.integration import registries
 from tests.integration import rootfs_images as made
 from tests.ordinary import Person
 
@@ -143,7 +147,10 @@ tell(Store().layer_facts(image.layers[0].diff_id)["notes"])
     assert notes == ["all files are root's: this user has no subordinate ids (/etc/subuid)"]
     there = {name: (*facts[:2], 0, 0, *facts[4:]) for name, facts in entries(tree()).items()}
     assert entries((lone.home / "out.tar").read_bytes()) == there
-    assert ask(lone, "tell(images.prune(all=True).freed_bytes > 0)")
+    done = lone.nscontainer("import", given(lone, "tree.tar", tree()), "flat:1")
+    assert done.stderr.splitlines() == [f"warning: {notes[0]}"]
+    done = lone.nscontainer("prune", "--all", "--force")
+    assert (done.returncode, done.stderr) == (0, "")
     assert not list((lone.state_dir / "images/layers").iterdir())
 
 
@@ -283,6 +290,46 @@ tell([found, [i.names for i in images.list("bad")], os.listdir(Store().scratch)]
     assert told[0][0][0] == "LayerError"
     assert "the line is down" in told[0][2][1]
     assert told[1:] == [[], []]
+
+
+def test_an_interrupted_build_leaves_nothing(user: Person) -> None:
+    """Ctrl-C ends the helper's RUN and its container; the user is told as root is."""
+    given(user, "base.tar", saved(made.busybox().bytes()))
+    assert user.nscontainer("load", "-q", str(user.home / "base.tar")).returncode == 0
+    given(user, "Dockerfile", b"FROM saved:1\nRUN echo begun; sleep 1000\n")
+    words = ["build", "-f", str(user.home / "Dockerfile"), str(user.home)]
+    program = [sys.executable, "-m", "nscontainer", *words]
+    with user.start(program, stderr=subprocess.PIPE) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if line.strip() == "begun":
+                break
+        build.send_signal(signal.SIGINT)
+        rest = build.stderr.read()
+    assert build.wait() == 130, rest
+    assert "Traceback" not in rest
+    assert not list((user.state_dir / "containers").iterdir())
+    assert user.nscontainer("prune", "--all", "--force").returncode == 0
+
+
+@pytest.mark.images
+def test_a_registry_gives_and_takes(user: Person, tmp_path: Path) -> None:
+    """push and pull: the network is the user's own process's, the files the helper's."""
+    archive = given(user, "tree.tar", saved(tree()))
+    with registries.registry(tmp_path / "registry") as host:
+        first, second, there = ask(user, f"""
+made = images.load({archive!r})[0]
+images.push(made.id, "{host}/lab:1")
+images.remove(made.id, force=True)
+told = []
+got = images.pull("{host}/lab:1", progress=lambda event: told.append(event.kind))
+assert {{"unpack", "done"}} <= set(told), told
+tell([made.id, got.id, Store().layer_dir(got.layers[0].diff_id)])
+images.remove(got.id, force=True)
+""")  # fmt: skip
+    assert first == second
+    assert there
+    assert not os.path.exists(there)
 
 
 def test_root_has_no_helper() -> None:

@@ -49,8 +49,8 @@ def pack_tree(top: str, sink: Writes, *, foreign: bool = False) -> None:
     packer.finish()
 
 
-def unpack(stream: Reads, into: str) -> None:
-    """Unpack a root filesystem's tar, compressed or not, into an empty directory.
+def unpack(stream: Reads, into: str) -> tuple[str, ...]:
+    """Unpack a root filesystem's tar, compressed or not, into an empty directory; give remarks on it.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def unpack(stream: Reads, into: str) -> None:
         It is damaged, evil or a bomb.
     """
     with files.disk_errors("a root filesystem was being unpacked"):
-        extract.extract(compression.decompress(stream), into)
+        return extract.extract(compression.decompress(stream), into).notes
 
 
 def import_(
@@ -96,10 +96,11 @@ def import_(
     with store.holding(), contextlib.ExitStack() as stack:
         if isinstance(given, str | os.PathLike) and os.path.isdir(given):
             what = os.fspath(given)
+            notes: tuple[str, ...] = ()
             layer = inside.call(_of_directory, store.root, os.path.abspath(what))
         else:
             stream, what = stack.enter_context(source.raw(given))
-            layer = inside.call(
+            layer, notes = inside.call(
                 _of_tar, store.root, inside.Stream(stream, "read"), _length(given), progress
             )
         when = timestamp()
@@ -113,7 +114,8 @@ def import_(
         }
         made = store.make_image(config, [layer], name=name)
         if progress is not None:
-            progress(Event("done", "", layer.descriptor.size, layer.descriptor.size))
+            size = layer.descriptor.size
+            progress(Event("done", "", size, size, "; ".join(notes)))
         return made
 
 
@@ -122,12 +124,14 @@ def _of_directory(root: str, top: str) -> Layer:
     return Store(root).add_layer(lambda sink: pack_tree(top, sink, foreign=True))
 
 
-def _of_tar(root: str, stream: Any, total: int | None, progress: Progress | None) -> Layer:
-    """Make a layer of a tar, by way of the files in it."""
+def _of_tar(
+    root: str, stream: Any, total: int | None, progress: Progress | None
+) -> tuple[Layer, tuple[str, ...]]:
+    """Make a layer of a tar, by way of the files in it; with remarks on them."""
     store = Store(root)
     with _scratch(store) as top:
-        unpack(_Told(source.Counting(stream), total, progress), top)
-        return store.add_layer(lambda sink: pack_tree(top, sink))
+        notes = unpack(_Told(source.Counting(stream), total, progress), top)
+        return store.add_layer(lambda sink: pack_tree(top, sink)), notes
 
 
 class _Told:
