@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nscontainer import errors
-from nscontainer.engine import rootfs, state
+from nscontainer.engine import rootfs, state, wire
 from nscontainer.engine.controls import Controls
 from nscontainer.engine.init import CGROUP2, InitPlan
 from nscontainer.engine.init import main as init_main
@@ -245,7 +245,8 @@ class Birth:
         self.state |= self.net.facts()
         self.state["init_start"] = procfs.start_time(self.pid)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.listener.bind(f"{self.directory}/monitor.sock")
+        with wire.short(self.directory, "monitor.sock") as path:
+            self.listener.bind(path)
         self.listener.listen(16)
         if self.request.remove:
             self.samples_fd = os.memfd_create("samples", os.MFD_CLOEXEC)

@@ -291,7 +291,8 @@ class Container:
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            sock.connect(f"{self.directory}/monitor.sock")
+            with wire.short(self.directory, "monitor.sock") as path:
+                sock.connect(path)
         except OSError:
             sock.close()
             message = f"container {self.name!r} is {self.status}"

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any, Final
 
 _HEADER: Final = struct.Struct("!IB")  # the body's bytes, and how many fds come along
@@ -25,6 +26,16 @@ Message = dict[str, Any]
 
 class WireError(OSError):
     """The other end closed in the middle of a message, or sent what is none."""
+
+
+@contextlib.contextmanager
+def short(directory: str, name: str) -> Iterator[str]:
+    """Give a socket's path that is short however long its directory's is: 107 bytes are all (unix(7))."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
 
 
 def send(sock: socket.socket, message: Message, fds: tuple[int, ...] | list[int] = ()) -> None:

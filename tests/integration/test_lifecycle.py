@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from nscontainer import api, spec
+from nscontainer.engine import spawner_client
 from nscontainer.engine.container import Container
 from nscontainer.errors import CommandError, NotFoundError, NsContainerError, StateError
 from nscontainer.measure.result import RunResult
@@ -580,6 +581,7 @@ def test_an_error_in_a_callback_ends_the_container(engine: Path) -> None:
 # --- detached, and from other processes --------------------------------------------------------
 
 FROM_ANOTHER = """
+from nscontainer.engine import spawner_client
 from nscontainer.engine.container import Container
 """
 
@@ -779,6 +781,7 @@ def test_the_third_interrupt_gets_out_of_a_stuck_engine(engine: Path) -> None:
     source = """
 import os, signal
 from nscontainer import spec
+from nscontainer.engine import spawner_client
 from nscontainer.engine.container import Container
 c = Container.create(spec.build(["sleep", "1000"]), start=True)
 monitor = c.inspect()["monitor_pid"]
@@ -856,3 +859,16 @@ def test_concurrent_runs_from_threads(engine: Path) -> None:
         thread.join()
     assert answers == [str(n) for n in range(50)]
     assert eventually(lambda: [h for h in holdings(engine) if not h.startswith("mnt")] == [])
+
+
+@pytest.mark.once
+def test_a_deep_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container is reached though its socket's path is longer than an address may be (unix(7)): a deep home."""
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setenv("NSCONTAINER_STATE_DIR", str(deep))
+    container = api.run(["sleep", "60"], detach=True)
+    assert container.pids()
+    assert container.update(pids_limit=20)["pids"] == 20
+    container.remove(force=True)
+    spawner_client.shutdown()
