@@ -166,7 +166,9 @@ class Cgroup1:
     # --- limits ---------------------------------------------------------------------------------
 
     def place(self, limits: Limits) -> None:
-        """Set the CPUs and memory nodes."""
+        """Set the CPUs and memory nodes; refuse a limit of CPU time that nothing here would count."""
+        if limits.cpu_time_s is not None and "cpuacct" not in self.paths:
+            raise self._missing(f"cpu-time {limits.cpu_time_s:g} s", "cpuacct", "cpuacct.usage")
         if limits.cpuset_cpus is not None:
             what = f"cpuset-cpus {limits.cpuset_cpus}"
             self._set("cpuset", "cpuset.cpus", limits.cpuset_cpus, what)

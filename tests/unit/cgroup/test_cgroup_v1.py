@@ -518,3 +518,13 @@ def test_reopened_it_is_the_same(beside: cgroup.Cgroup, hybrid: cgroup.Layout) -
     assert again.read_back()["pids"] == 7
     again.remove()
     assert cgroup.names(hybrid) == []
+
+
+def test_cpu_time_is_no_limit_where_nothing_counts_it(v1: cgroup.Layout) -> None:
+    """The monitor enforces it by cpuacct's count: without that it would be waited for in vain."""
+    counted = cgroup.create(v1, "one", want=ALL)
+    counted.place(Limits(cpu_time_s=2))
+    layout = cgroup.Layout("v1", {"memory": v1.controllers["memory"]}, None)
+    group = cgroup.create(layout, "two", want=ALL)
+    with pytest.raises(HostError, match=r"cpu-time 2 s can't be set: .*cpuacct"):
+        group.place(Limits(cpu_time_s=2))
