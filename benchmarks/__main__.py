@@ -15,7 +15,7 @@ from benchmarks.report import Report
 from benchmarks.residue import Residue
 
 NAMES = (
-    "start", "network", "cell", "output", "session", "bigparent", "values", "sampling", "quota", "netrate", "diskrate", "overshoot", "profile", "images",
+    "start", "rootless", "network", "cell", "output", "session", "bigparent", "values", "sampling", "quota", "netrate", "diskrate", "overshoot", "profile", "images",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,16 +26,23 @@ class Ours:
         Its state directory; None for the machine's own.
     standby
         Whether containers may be made ahead.
+    become
+        Gives a command by which another user executes the worker's.
     """
 
     def __init__(
-        self, *, holding_bytes: int = 0, state: Path | None = None, standby: bool = True
+        self,
+        *,
+        holding_bytes: int = 0,
+        state: Path | None = None,
+        standby: bool = True,
+        become: Callable[[list[str]], list[str]] = list,
     ) -> None:
         place = {} if state is None else {"NSCONTAINER_STATE_DIR": str(state)}
         place |= {} if standby else {"NSCONTAINER_STANDBY": "0"}
         path = os.pathsep.join([str(ROOT), str(ROOT / "magics"), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
+            become([sys.executable, "-m", "benchmarks.worker"]),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **place},
             stdin=subprocess.PIPE,

@@ -68,7 +68,7 @@ class Person:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as this user, and give what it said."""
         return subprocess.run(
-            self._command(command, env), text=True, capture_output=True, check=False,
+            self.command(command, env), text=True, capture_output=True, check=False,
             stdin=subprocess.DEVNULL, timeout=timeout_s, cwd=ROOT, **options,
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Person:
         self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
         """Start a command as this user; its process is the command's own."""
-        return subprocess.Popen(self._command(command, env), text=True, cwd=ROOT, **options)
+        return subprocess.Popen(self.command(command, env), text=True, cwd=ROOT, **options)
 
     def python(
         self, code: str, *, arguments: Sequence[str] = (), **options: Any
@@ -92,7 +92,8 @@ class Person:
         """Give the beginning of a command that runs a module."""
         return [sys.executable, "-m", name]
 
-    def _command(self, command: Sequence[str], env: Mapping[str, str] | None) -> list[str]:
+    def command(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> list[str]:
+        """Give what root is to execute, so that it becomes this user and then the command."""
         facts = {
             "uid": self.uid, "name": self.name, "home": str(self.home), "etc": str(self.etc),
             "env": dict(env or {}), "command": list(command),

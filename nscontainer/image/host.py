@@ -52,6 +52,10 @@ _DISK_FILESYSTEMS: Final = frozenset(
     "bcachefs btrfs erofs ext2 ext3 ext4 f2fs jfs squashfs xfs zfs".split()
 )
 
+NOBODY: Final = 65534
+"""Whom an owner is shown as that a user namespace has no id for (/proc/sys/kernel/overflowuid)."""
+_WRITTEN: Final = frozenset({"/etc", "/usr", "/var"})
+"""Of a split root, what is written to although it is the machine's: at its top, for what is in it is nobody's."""
 COPIED_BYTES: Final = 1 << 20
 """How large a file may be that stands beside mounts, as in a container's /etc, to be copied for each."""
 
@@ -76,7 +80,7 @@ class View:
     directories: set[str] = field(default_factory=set)
     """Directories to be made where the view has none: mount points of other views."""
     plain: bool = False
-    """Read-only as it is, at the price of no overlay: a directory among many beside a mount."""
+    """Read-only as it is, at the price of no overlay: nobody inside could write deeper in it anyway."""
     links: dict[str, str] = field(default_factory=dict)
     """Symbolic links to be made in hidden directories, so that a path keeps its spelling."""
 
@@ -164,10 +168,12 @@ def plan(
         directory = real if os.path.isdir(real) else os.path.dirname(real)
         view = _enclosing(views, directory)
         if split:
+            ours = os.stat(directory).st_uid != NOBODY
+            view.plain = view.plain and not ours
             if not view.shows(directory) and directory != view.path:
                 rules = View("/")
                 _hide_home(rules, directory, home)
-                _lay_out(views, directory, rules, points)
+                _lay_out(views, directory, rules, points, ours=ours)
         elif _mount_between(points, view.path, directory):
             _add_view(views, directory, home)
         elif not view.shows(directory):
@@ -220,7 +226,7 @@ def _lay_out(
     rules: View,
     points: Mapping[str, MountPoint],
     *,
-    beside: bool = False,
+    ours: bool = False,
 ) -> None:
     """Show a directory as one view, or entry by entry where it has a mount in it.
 
@@ -230,8 +236,8 @@ def _lay_out(
         Are added to; the first is the bare root.
     rules
         What of the directory is hidden or removed.
-    beside
-        It is in a directory, other than the root, that is shown entry by entry.
+    ours
+        It is asked for by name (the working directory, a virtual environment), and root inside owns it.
     """
     bare = views[0]
     if path != "/":
@@ -239,7 +245,7 @@ def _lay_out(
         if not any(_under(point, path) and point != path for point in points):
             hidden = {one for one in rules.hidden if _under(one, path) and one != path}
             removed = {one for one in rules.removed if _under(one, path)}
-            plain = beside and not hidden and not removed
+            plain = path not in _WRITTEN and not hidden and not removed and not ours
             views.append(View(path, hidden=hidden, removed=removed, plain=plain))
             return
     with contextlib.suppress(OSError), os.scandir(path) as entries:
@@ -258,7 +264,7 @@ def _lay_out(
                 if foreign or here in rules.hidden:
                     bare.directories.add(here)
                 else:
-                    _lay_out(views, here, rules, points, beside=path != "/")
+                    _lay_out(views, here, rules, points)
 
 
 def _hide_home(view: View, shown: str, home: str) -> None:
