@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -231,6 +232,18 @@ def test_root_of_a_users_namespace_has_containers_too(ann: Person) -> None:
         ]
     )
     assert done.stdout.split() == ["0"], done.stderr
+
+
+def test_directories_with_mounts_in_them_are_shown_entry_by_entry(ann: Person) -> None:
+    """As in a container, where /etc has mounts: its files are there, a mount's own are not."""
+    inside = (
+        "grep -c ^root: /etc/passwd; ls /usr/share | wc -l; touch /etc/x /usr/x; ls /usr/bin/env"
+    )
+    words = [*ann.module("nscontainer"), "run", "--", "sh", "-c", inside]
+    mounts = "mount --bind /etc/hostname /etc/hosts; mount -t tmpfs none /usr/share"
+    whole = f"{mounts} && {shlex.join(words)}"
+    done = ann.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", whole])
+    assert done.stdout.split() == ["1", "0", "/usr/bin/env"], done.stderr
 
 
 @pytest.mark.slow
