@@ -233,6 +233,30 @@ def test_limits_hold_in_the_scope_that_systemd_delegates(ann: Ann) -> None:
 @pytest.mark.cgroup2
 @pytest.mark.systemd
 @pytest.mark.timeout(900)
+def test_a_users_container_in_a_scope(ann: Ann) -> None:
+    """Held by its own cgroup; a detached one outlives its owner, another process finds it; a crash leaves nothing."""
+    command = [sys.executable, "-m", "nscontainer"]
+    look = "cat /proc/self/cgroup /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"
+    done = ann.run(*command, "run", "--memory", "64M", "--cpu", "20%", "--", "sh", "-c", look)
+    assert done.stdout.split() == ["0::/", str(64 * MIB), "20000", "100000"], done.stderr
+    done = ann.run(
+        *command, "run", "--detach", "--name", "long", "--memory", "64M", "--", "sleep", "600"
+    )
+    assert done.returncode == 0, done.stderr
+    one = json.loads(ann.run(*command, "inspect", "long").stdout)[0]
+    assert one["status"] == "running"
+    base, _, _ = one["cgroup"]["paths"]["memory"].partition(".scope/")
+    done = ann.run(*command, "stats", "--no-stream", "long")
+    assert "64MiB" in done.stdout.replace(" ", ""), (done.stdout, done.stderr)
+    for line in Path(f"{base}.scope/{cgroup_find.ENGINE}/cgroup.procs").read_text().split():
+        os.kill(int(line), signal.SIGKILL)  # the monitor, and with it the container
+    settle(lambda: not os.path.exists(f"{base}.scope"))
+    assert ann.run(*command, "rm", "--force", "long").returncode == 0
+
+
+@pytest.mark.cgroup2
+@pytest.mark.systemd
+@pytest.mark.timeout(900)
 def test_without_a_systemd_of_the_users(ann: Ann) -> None:
     """Who has none (cron, su, a service) gets no cgroup, and each limit is refused with the mend."""
     found = ann.tried(XDG_RUNTIME_DIR="/nowhere")
