@@ -150,7 +150,8 @@ def test_no_disk_at_all() -> None:
 
 
 def run_limits(asked: Limits, **read: object) -> RunLimits:
-    record = {"limits_asked": asked.to_dict(), "limits_read_back": read, "limit_changes": ()}
+    nothing: dict[str, object] = {"limit_changes": (), "unheld": {}}
+    record = nothing | {"limits_asked": asked.to_dict(), "limits_read_back": read}
     return RunLimits.from_record(record)
 
 
