@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nscontainer import errors
@@ -27,6 +27,7 @@ from nscontainer.engine.samplelog import SampleLog
 from nscontainer.engine.shown import bind_mounts, cell_runner
 from nscontainer.engine.stages import Stages
 from nscontainer.errors import EngineError, SetupError
+from nscontainer.ladder import NETWORK, asked, without
 from nscontainer.linux import caps, cgroup, clone, procfs
 from nscontainer.netspec import OTHERS
 from nscontainer.network import names
@@ -113,13 +114,12 @@ class Birth:
         self.controls = Controls(self.request, self.directory)
         with self.stage("state"):
             bridges = not self.request.images.ids.entered
-            # First: it may not be there.
-            self.net = Networking(self.request.top, self.spec, bridges=bridges)
+            self.net = self._network(self.spec, bridges=bridges)  # first: it may not be there
             self._make_state()
         with self.stage("cgroup"):
             self.state["cgroup"] = self.controls.make_cgroup(self.cleanup)
             self.cleanup.callback(self._remove_cgroup)
-            self.controls.limit(self.spec.limits)
+            self.controls.limit(self.controls.limits)
         with self.stage("rootfs"):
             self.state |= self.controls.make_storage(self.cleanup)
             self.root = rootfs.assemble(
@@ -135,7 +135,7 @@ class Birth:
             volumes = bind_mounts(self.spec, self.request.images, mapped=self.request.mapped)
         with self.stage("network"):
             self.cleanup.callback(lambda: self.net.leave(alone=self._alone))
-            self.net.reserve(self.request.id)
+            self._reserve_network()
         with self.stage("clone"), self.net.joined() as sysfs:
             self._clone(volumes, sysfs)
         try:
@@ -167,6 +167,36 @@ class Birth:
         answer = self.receive()
         return _setup_error(answer) if answer is not None and "message" in answer else None
 
+    def _network(self, spec: ContainerSpec, *, bridges: bool) -> Networking:
+        """Look up its network; with --best-effort there may be none."""
+        ladder, limits = self.controls.ladder, spec.limits
+        own = spec.network not in ("none", "host")
+        with ladder.without(*(("network",) if own else ())):
+            if not ladder.allowed:
+                return Networking(self.request.top, spec, bridges=bridges)
+            still = replace(spec, limits=without(limits, NETWORK))
+            net = Networking(self.request.top, still, bridges=bridges)
+            with ladder.without(*asked(limits, NETWORK)):
+                net.check(limits)
+            return net
+        return self._no_network()
+
+    def _no_network(self) -> Networking:
+        unheld = self.controls.ladder.unheld
+        for name in asked(self.spec.limits, NETWORK):
+            unheld[name] = f"there is no network: {unheld['network']}"
+        none = replace(
+            self.spec, network="none", ip=None, dns=(), publish=(), limits=self.controls.limits
+        )
+        return Networking(self.request.top, none)
+
+    def _reserve_network(self) -> None:
+        with self.controls.ladder.without(*(("network",) if self.net.network else ())):
+            self.net.reserve(self.request.id)
+            return
+        self.net.leave(alone=self._alone)
+        self.net = self._no_network()
+
     def _come_to_gate(self) -> None:
         with self.stage("gate"):
             self.save("running" if self.request.start else "created")
@@ -182,7 +212,7 @@ class Birth:
             request.name = self.request.id
         request.id = self.request.id
         self.request, self.spec, self.pooled = request, request.spec, True
-        self.controls.request = request
+        self.controls.adopt(request)
         self.standby = False
         self.stage.times.clear()
         with self.stage("adopt"):
@@ -473,6 +503,7 @@ class Birth:
             "pooled": self.pooled,
             "cgroup": self.state["cgroup"],
             "escaped_writes": self.controls.escaped_writes(),
+            "unheld": dict(self.controls.ladder.unheld),
             "network": self.state.get("network"),
             "isolation": {
                 "namespaces": dict(self.namespaces),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nscontainer import errors
+from nscontainer import errors, ladder
 from nscontainer.engine import diskrate, diskserver, storage
+from nscontainer.engine.besteffort import BestEffort
 from nscontainer.engine.request import Request
+from nscontainer.ladder import asked
+from nscontainer.limits import DISK_LIMITS
 from nscontainer.linux import cgroup, userns
 from nscontainer.linux.cgroup import Reader
 from nscontainer.linux.cgroup1 import Cgroup1
@@ -37,12 +40,26 @@ class Controls:
     """The read-write layer's own filesystem, where it has one."""
     disk_server: diskserver.DiskServer | None = field(init=False, default=None)
     """Who does its I/O in its name, on cgroup v1."""
+    ladder: BestEffort = field(init=False)
+    """What it goes on without."""
 
     def __post_init__(self) -> None:
         limits = self.request.spec.limits
+        self.ladder = BestEffort(self.request.spec.best_effort)
         if limits.holds_disks:
-            self.disks = diskrate.plan(limits, self.places())
+            with self.ladder.without(*asked(limits, DISK_LIMITS)):
+                self.disks = diskrate.plan(limits, self.places())
             self.request.images.notes += self.disks.notes
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that were asked for, less those that it goes on without."""
+        return self.ladder.held(self.request.spec.limits)
+
+    def adopt(self, request: Request) -> None:
+        """Serve a request that came after it was made."""
+        self.request = request
+        self.ladder.allowed = request.spec.best_effort
 
     def places(self) -> list[str]:
         """List where the container's storage is on the host."""
@@ -70,16 +87,21 @@ class Controls:
         made = self.cgroup
         if not isinstance(made, NoCgroup):
             return
-        if (refusal := made.refusal(self.request.spec.limits)) is not None:
-            raise refusal
+        limits = self.request.spec.limits
+        for group in (*ladder.GROUPS, DISK_LIMITS) if self.ladder.allowed else (Limits.__slots__,):
+            refusal = made.refusal(ladder.only(limits, group))
+            with self.ladder.without(*asked(limits, group)):
+                if refusal is not None:
+                    raise refusal
+        self.ladder.unheld["accounting"] = made.cause
         if "pid" in self.request.spec.host_namespaces:
             message = f"its processes could not be ended in the host's pid namespace: {made.cause}"
             raise errors.HostError(message, hint=made.hint)
 
     def limit(self, limits: Limits) -> None:
         """Set what holds from the set-up on."""
-        self.cgroup.place(limits)
-        if limits.cpus is not None:
+        self.ladder.each(limits, self.cgroup.place)
+        if self.ladder.held(limits).cpus is not None:
             self._prime_quota()
 
     def _prime_quota(self) -> None:
@@ -98,7 +120,15 @@ class Controls:
 
     def make_storage(self, cleanup: contextlib.ExitStack) -> dict[str, Any]:
         """Give the read-write layer a filesystem of its own where it needs one: facts for the state file."""
-        limits = self.request.spec.limits
+        with self.ladder.without(*asked(self.limits, ("storage_bytes",))):
+            return self._make_storage(cleanup)
+        if self.disk_server is not None:
+            self.disk_server.release()
+            self.disk_server = None
+        return {}
+
+    def _make_storage(self, cleanup: contextlib.ExitStack) -> dict[str, Any]:
+        limits = self.limits
         size = limits.storage_bytes
         # An ordinary user has no loop device to put its filesystem on.
         served = userns.privileged() and diskserver.can_serve(limits)
@@ -136,7 +166,23 @@ class Controls:
             if change is None and self.storage is not None:
                 self.disk_server.sync(self.storage.fd)  # what the set-up wrote is not the user's
             self.disk_server.bound(self.disks)
-        diskrate.arm(self.cgroup, limits, change or self.disks)
+        rates, weight = ladder.without(limits, ("blkio_weight",)), limits.blkio_weight
+        made = change or self.disks
+        with self._leaving(change, *asked(rates, DISK_LIMITS)):
+            diskrate.arm(self.cgroup, rates, made)
+        if weight is not None:
+            with self._leaving(change, "blkio_weight"):
+                diskrate.arm(self.cgroup, Limits(blkio_weight=weight), replace(made, rules={}))
+
+    def _leaving(
+        self, change: diskrate.Plan | None, *names: str
+    ) -> contextlib.AbstractContextManager[None, bool | None]:
+        """Go on without what is refused; of a change, which somebody waits for, that is an error."""
+        return self.ladder.without(*names) if change is None else contextlib.nullcontext()
+
+    def arm(self, limits: Limits) -> None:
+        """Set the limits of the cgroup, as the code is let go."""
+        self.ladder.each(limits, self.cgroup.arm)
 
     def settle(self) -> None:
         """Have its last writes reach the disk and its account, without its limits: it has ended."""

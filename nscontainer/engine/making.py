@@ -140,7 +140,8 @@ def make(spec: ContainerSpec, **options: Any) -> Made:
             "--unconfined makes no container: it is for a command or a cell that is waited for"
         )
         raise SpecError(message, hint="nscontainer.run(…), nscontainer run or %%container, with it")
-    storage.check(spec.limits.to_dict())
+    if not spec.best_effort:
+        storage.check(spec.limits.to_dict())
     with running.resolved(spec) as (whole, image):
         try:
             return _make(whole, image, **options)

@@ -25,6 +25,7 @@ from nscontainer.engine.request import Request
 from nscontainer.engine.sessionhost import SessionHost
 from nscontainer.engine.standby import StandBy
 from nscontainer.errors import NsContainerError, SpecError, StateError
+from nscontainer.ladder import NETWORK, asked
 from nscontainer.linux import prctl, procfs
 from nscontainer.schema import COLUMNS, INDEX, NA
 from nscontainer.spec import PERIOD_US, check_id
@@ -311,13 +312,15 @@ class Monitor:
 
         Where others are to begin at the same instant, ``at_ns`` of CLOCK_MONOTONIC, it is waited for.
         """
-        limits = self.asked
+        ladder, limits = self.controls.ladder, self.controls.limits
         if limits.cpus is not None and limits.cpu_period_us is None:
             limits = replace(limits, cpu_period_us=PERIOD_US)  # it was 1 ms during the set-up
         self.parents_quota = self.cgroup.parents_quota()
-        self.cgroup.arm(limits)
-        self.controls.hold_disks(limits)
-        self.birth.net.shape(limits)
+        self.controls.arm(limits)
+        self.controls.hold_disks(ladder.held(limits))
+        with ladder.without(*asked(limits, NETWORK)):
+            self.birth.net.shape(ladder.held(limits))
+        self.asked = self.controls.limits
         self.cgroup.reset_peak()
         self.steal_at_release = procfs.steal_ns()
         if at_ns:
