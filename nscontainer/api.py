@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from nscontainer import nameless, spec
+from nscontainer import ladder, nameless, spec
 from nscontainer.bounded import KEPT_BYTES, Kept
 from nscontainer.errors import CommandError, HostError, SetupError, TransferError
 
@@ -27,7 +27,10 @@ Message = dict[str, Any]
 def maker(what: spec.ContainerSpec) -> Callable[..., Container]:
     """Load what makes a container; or, unconfined, a process that has those of its methods asked for here."""
     if not what.unconfined:
-        return engine().create
+        try:
+            return engine().create
+        except HostError as error:
+            raise ladder.naming_the_last_rung(error) from None
     from nscontainer import unconfined
 
     return cast("Callable[..., Container]", unconfined.create)
@@ -45,14 +48,23 @@ def engine() -> type[Container]:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Where this host refused something, raise the doctor's reason for it and how to mend that."""
+def explained(*, rungs: bool = False) -> Iterator[None]:
+    """Where this host refused something, raise the doctor's reason for it and how to mend that.
+
+    Parameters
+    ----------
+    rungs
+        Name ``--unconfined`` as well: it would do for what is run.
+    """
     try:
         yield
     except (HostError, SetupError) as error:
         from nscontainer import doctor
 
-        raise doctor.explain(error) from error
+        better = doctor.explain(error)
+        if rungs and better is not error and isinstance(better, HostError):
+            ladder.naming_the_last_rung(better)
+        raise better from error
 
 
 @overload
@@ -140,7 +152,7 @@ def run(
     """
     what = spec.build(command, **options)
     create = maker(what)
-    with as_stdin(input) as stdin, explained():
+    with as_stdin(input) as stdin, explained(rungs=True):
         container = create(
             what, name=name, detach=detach, remove=not detach, stdin=stdin, start=True
         )
@@ -223,7 +235,7 @@ def run_cell(
     from nscontainer.values.transfer import Transfer
 
     with Transfer(inputs, out, trust=trust) as transfer:
-        with explained():
+        with explained(rungs=True):
             container = create(what, name=name, start=True)
         request = cell_request(code, filename, line_offset, what, colors=colors, width=width)
         request |= transfer.request

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from nscontainer.errors import SpecError
+from nscontainer.errors import HostError, SpecError
 from nscontainer.limits import Limits
 
 GROUPS: Final[tuple[tuple[str, ...], ...]] = (
@@ -61,6 +61,13 @@ def without(limits: Limits, fields: Iterable[str]) -> Limits:
     blank = Limits()
     gone = {field: getattr(blank, field) for field in fields if field in Limits.__slots__}
     return dataclasses.replace(limits, **gone) if gone else limits
+
+
+def naming_the_last_rung(error: HostError) -> HostError:
+    """Have an error that no container can run here say what can: a plain process, marked."""
+    last = "or --unconfined: a plain process, not isolated, and marked so"
+    error.hint = f"{error.hint}; {last}" if error.hint else last
+    return error
 
 
 # --- unconfined ------------------------------------------------------------------------------

@@ -41,12 +41,18 @@ def container_type(*, to_make: bool = False) -> type[Container]:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Where the host refused something, ask the doctor why before giving up."""
+def explained(*, rungs: bool = False) -> Iterator[None]:
+    """Where the host refused something, ask the doctor why before giving up.
+
+    With ``rungs``, name ``--unconfined`` as well: it would do for what is run.
+    """
     try:
         yield
     except (HostError, SetupError) as error:
+        from nscontainer import ladder
         from nscontainer.doctor import explain
 
         better: NsContainerError = explain(error)
+        if rungs and better is not error and isinstance(better, HostError):
+            ladder.naming_the_last_rung(better)
         raise better from None

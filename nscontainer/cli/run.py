@@ -27,7 +27,7 @@ def run_command(argv: Sequence[str]) -> int:
     """Parse, make the container, relay until it has ended."""
     given, command = parse(argv)
     what = spec.build(command, **build_options(given))
-    with explained():
+    with explained(rungs=True):
         container = maker(what)(
             what,
             name=given.name,
