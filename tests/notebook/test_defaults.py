@@ -135,3 +135,30 @@ def test_a_configuration_file(engine: Path, tmp_path: Path, good: bool) -> None:
             assert line.startswith(
                 "SpecError: ContainerMagics.cpu: 'fifty' is not an amount of CPU ("
             )
+
+
+def test_the_ladder_as_a_default(kernel: Kernel) -> None:
+    """With --unconfined by default cells are marked on their card, and sessions are containers still."""
+    run(kernel, "%container defaults --unconfined --best-effort")
+    assert "'unconfined': True" in kernel.run("%container defaults").shown()[0]
+    cell = kernel.run(
+        "%%container --cpu 20% -o r --out here\nimport os\nhere = os.getppid()\nprint(1)"
+    )
+    assert cell.text("stdout") == "1\n"
+    (card,) = cell.shown("text/html")
+    for part in (
+        "NOT ISOLATED (--unconfined)",
+        "not held: that takes a cgroup",
+        "not isolated: a plain",
+    ):
+        assert part in card
+    said = "print(r.start_mode, r.usage.attrs['isolation'], here > 1, r.limits.unheld.keys())"
+    assert run(kernel, said) == "unconfined not isolated True dict_keys(['cpu_quota_us'])\n"
+    run(kernel, "%container create ladder")
+    assert run(kernel, "%%container ladder -q\nimport os; print(os.getpid())") == "1\n"
+    run(kernel, "%container rm -f ladder")
+    run(kernel, "%config ContainerMagics.unconfined = False")
+    cell = kernel.run("%%container --unconfined -v /tmp:/x\n1")
+    assert cell.errors() == [
+        "SpecError: --volume needs a container, and --unconfined makes none (leave one of the two out)"
+    ]
