@@ -86,6 +86,7 @@ class Birth:
             self.namespaces["time"] = "unavailable"
         if not self.request.mapped:
             self.namespaces["user"] = "host"
+        self.namespaces |= dict.fromkeys(self.request.missing, "unavailable")
         if self.spec.network.startswith(OTHERS):
             self.namespaces["net"] = self.spec.network
 
@@ -257,7 +258,7 @@ class Birth:
         return {
             "id": self.request.id,
             "name": self.request.name,
-            "spec": self.spec.to_dict(),
+            "spec": self._asked().to_dict(),
             "image": self.spec.image,
             **_of_image(self.request),
             "detach": self.request.detach,
@@ -268,6 +269,15 @@ class Birth:
             "start_mode": self.request.start_mode,
             "pooled": self.pooled,
         }
+
+    def _asked(self) -> ContainerSpec:
+        """Give the spec as it was asked for: what is shared for want of better isn't in it."""
+        missing = frozenset(self.request.missing)
+        if not missing:
+            return self.spec
+        network = "none" if "net" in missing else self.spec.network
+        shared = self.spec.host_namespaces - missing
+        return replace(self.spec, host_namespaces=shared, network=network)
 
     def _make_monitor_ends(self) -> None:
         """Make what only the monitor and its clients need."""
@@ -392,7 +402,7 @@ class Birth:
         places = self.request.lowers[0].name_files
         texts = names.files(
             hostname,
-            host=self.namespaces["net"] == "host",
+            host=self.namespaces["net"] in ("host", "unavailable"),
             place=self.net.place,
             add_hosts=self.spec.add_hosts,
         )
@@ -515,7 +525,10 @@ class Birth:
                 else f"default ({len(program) // 8} instructions)",
                 "no_new_privs": True,
                 "network": self.net.mode,
-                "notes": list(self.request.images.notes),
+                "notes": [
+                    *self.request.images.notes,
+                    *(f"no {name} namespace: {why}" for name, why in self.request.missing.items()),
+                ],
             },
         }
 

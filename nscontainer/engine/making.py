@@ -10,12 +10,13 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nscontainer.engine import spawner_client, state, storage, wire
+from nscontainer.engine import fewer, spawner_client, state, storage, wire
 from nscontainer.engine.answers import exit_record, rebuild_error
-from nscontainer.errors import EngineError, SpecError
+from nscontainer.errors import EngineError, SetupError, SpecError
 from nscontainer.image import host, running
 from nscontainer.spec import ContainerSpec, check_id
 
@@ -144,14 +145,28 @@ def make(spec: ContainerSpec, **options: Any) -> Made:
         storage.check(spec.limits.to_dict())
     with running.resolved(spec) as (whole, image):
         try:
-            return _make(whole, image, **options)
-        except _SpawnerDiedError:  # since the last container, perhaps: another is started, once
-            return _make(whole, image, **options)
+            return _made(whole, image, {}, **options)
+        except SetupError as error:
+            if not spec.best_effort:
+                raise
+            return fewer.with_fewer(
+                whole, error, lambda less, missing: _made(less, image, missing, **options)
+            )
+
+
+def _made(
+    spec: ContainerSpec, image: running.Resolved | None, missing: Mapping[str, str], **options: Any
+) -> Made:
+    try:
+        return _make(spec, image, missing, **options)
+    except _SpawnerDiedError:  # since the last container, perhaps: another is started, once
+        return _make(spec, image, missing, **options)
 
 
 def _make(
     spec: ContainerSpec,
     image: running.Resolved | None,
+    missing: Mapping[str, str],
     *,
     name: str | None,
     detach: bool,
@@ -185,7 +200,7 @@ def _make(
             ours.callback(channel_theirs.close)
             fds.append(channel_theirs.fileno())
         request = _request(spec, image, container_id, name)
-        request |= {"detach": detach, "remove": remove, "start": start}
+        request |= {"detach": detach, "remove": remove, "start": start, "missing": missing}
         on_host = image is None or image.on_host
         spawner = _ask(request, tuple(fds), cells=cell and not spec.cold and on_host)
     held = [fd for fd in (stdout, stderr) if fd is not None]

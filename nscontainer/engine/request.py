@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nscontainer.engine import rootfs
@@ -36,6 +36,8 @@ class Request:
     run_cell: Callable[[socket.socket], int] | None = None
     image: Mapping[str, Any] | None = None
     """A stored image (:class:`nscontainer.image.running.Resolved`); None is ``host``."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Namespaces that this host refused, and why: they are shared, as --best-effort allows."""
     halt_at: str | None = None
     start: bool = False
     """Let the user's code go as soon as the container is made."""

@@ -317,6 +317,7 @@ class Spawner:
             owner_pidfd=self.owner_pidfd,
             run_cell=run_cell,
             image=message["image"],
+            missing=message.get("missing") or {},
             halt_at=message.get("halt_at"),
             start=bool(message.get("start")),
             spawner_pid=self.pid,

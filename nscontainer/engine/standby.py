@@ -32,7 +32,7 @@ def kind(message: wire.Message) -> tuple[object, ...] | None:
     """
     spec = message["spec"]
     own_network = spec["network"] not in ("none", DEFAULT) or spec["ip"] or spec["publish"]
-    looked_up = spec["mounts"] or own_network
+    looked_up = spec["mounts"] or own_network or message.get("missing")
     if looked_up or message["detach"] or not message["remove"] or message["halt_at"]:
         return None
     if storage.needed(spec["limits"]) or diskrate.holds(spec["limits"]):

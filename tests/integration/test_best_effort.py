@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,46 @@ def test_where_all_can_be_had_nothing_is_marked() -> None:
     assert not r.limits.differs
     assert "not_held" not in r.usage.attrs
     assert "best-effort" not in {w.code for w in r.warnings}
+
+
+WITHOUT = """
+import json, sys
+import nscontainer
+from nscontainer import spec
+from nscontainer.errors import SetupError
+try:
+    nscontainer.Container.create(spec.build(["true"]))
+except SetupError as error:
+    refused = [error.stage, error.op]
+r = nscontainer.run(["hostname"], best_effort=True)
+print(json.dumps([refused, r.stdout, r.isolation.missing, r.usage.attrs["isolation"], str(r),
+                  sorted(r.spec.host_namespaces), [w.code for w in r.warnings], r.spec.network]))
+"""
+
+
+@pytest.mark.userns
+@pytest.mark.parametrize(
+    ("names", "stage"), [(["uts"], ["clone", "clone3"]), (["cgroup", "net"], ["clone", "clone3"])]
+)
+def test_a_namespace_that_linux_refuses(names: list[str], stage: list[str], tmp_path: Path) -> None:
+    """The fewest are left out that must be, all others are made; which and why is in the result.
+
+    In a user namespace of its own, whose sysctls (namespaces(7)) are its own.
+    """
+    forbid = "; ".join(f"echo 0 >/proc/sys/user/max_{name}_namespaces" for name in names)
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-ec", f'{forbid}; exec "$@"', "sh",
+         sys.executable, "-c", WITHOUT],
+        env={**os.environ, "NSCONTAINER_STATE_DIR": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused, said, missing, word, card, shared, codes, network = json.loads(done.stdout)
+    assert refused == stage
+    assert missing == sorted(names)
+    assert word == f"isolated, but for: {', '.join(sorted(names))}"
+    assert word in card
+    assert (said.strip() == os.uname().nodename) == ("uts" in names)
+    assert "not-isolated" in codes
+    assert shared == []
+    assert network == "none"
