@@ -72,7 +72,7 @@ def usage(record: Mapping[str, Any], samples: bytes) -> pd.DataFrame:
     frame = pd.DataFrame(data, index=index, columns=[*schema.NAMES, TOOK])
     frame.attrs["units"] = dict(UNITS)
     frame.attrs["isolation"] = Isolation.from_dict(record["isolation"]).word
-    if record["unheld"]:
+    if record.get("unheld"):
         frame.attrs["not_held"] = dict(record["unheld"])
     return frame
 

@@ -28,7 +28,7 @@ NETWORK: Final = ("net_rx_bps", "net_tx_bps", "net_delay_s", "net_loss")
 
 EXTRAS: Final[Mapping[str, str]] = {
     "network": "no network",
-    "accounting": "no cgroup of its own, so nothing holds and accounts it as a whole",
+    "accounting": "no cgroup, so that figures are those of /proc, and there are fewer",
 }
 """What may be wanting that is no limit, by its name in a record's ``unheld``: how it is said."""
 

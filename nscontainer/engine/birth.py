@@ -293,7 +293,7 @@ class Birth:
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self.samples_fd = os.open(f"{self.directory}/samples", flags, 0o600)
-        self.log = SampleLog(self.samples_fd, self.controls.reader(), self.net.stats())
+        self.log = SampleLog(self.samples_fd, self.controls.reader(self.pid), self.net.stats())
 
     def save(self, status: str) -> None:
         """Write the state file: who else looks for the container finds it by that."""
@@ -474,8 +474,9 @@ class Birth:
     def reap(self, *, wait: bool = False) -> bool:
         """Collect the first process if it has ended."""
         if self.wait_status is None and self.pid:
-            pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
+            pid, status, used = os.wait4(self.pid, 0 if wait else os.WNOHANG)
             if pid:
+                self.controls.waited_for(used)
                 self.wait_status = status
         return self.wait_status is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from nscontainer.engine.request import Request
 from nscontainer.ladder import asked
 from nscontainer.limits import DISK_LIMITS
 from nscontainer.linux import cgroup, userns
+from nscontainer.linux.accounts import Accounts
 from nscontainer.linux.cgroup import Reader
 from nscontainer.linux.cgroup1 import Cgroup1
 from nscontainer.linux.cgroup_none import NoCgroup
@@ -40,6 +42,8 @@ class Controls:
     """The read-write layer's own filesystem, where it has one."""
     disk_server: diskserver.DiskServer | None = field(init=False, default=None)
     """Who does its I/O in its name, on cgroup v1."""
+    accounts: Accounts | None = field(init=False, default=None)
+    """What stands for a cgroup's account where there is none."""
     ladder: BestEffort = field(init=False)
     """What it goes on without."""
 
@@ -155,10 +159,24 @@ class Controls:
 
     # --- its life ----------------------------------------------------------------------------
 
-    def reader(self) -> Reader:
-        """Open the accounting files."""
+    def reader(self, pid: int) -> Reader:
+        """Open the accounting files; where there is no cgroup, /proc has to do, of the first process's."""
+        if isinstance(self.cgroup, NoCgroup):
+            self.accounts = Accounts(pid)
+            return self.accounts
         own = None if self.storage is None or self.disk_server else self.storage.device
         return self.cgroup.reader(own)
+
+    def let_go(self) -> None:
+        """Count from here on: the next reading is of the user's code."""
+        if self.accounts is not None:
+            self.accounts.executed = True
+
+    def waited_for(self, used: resource.struct_rusage) -> None:
+        """Take what the first process and all that it waited for used."""
+        if self.accounts is not None:
+            self.accounts.ended.add(used)
+            self.accounts.over = True
 
     def hold_disks(self, limits: Limits, change: diskrate.Plan | None = None) -> None:
         """Set the limits of disks; of a change, only what is in it."""

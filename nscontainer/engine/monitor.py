@@ -329,6 +329,7 @@ class Monitor:
         self.baseline = self.log.begin(self.spec.sample_s)
         assert self.birth.sync is not None
         self.birth.sync.send(b"G")
+        self.controls.let_go()
         self._set_deadlines()
         self.status = "running"
 

@@ -128,7 +128,7 @@ class RunLimits:
             for c in record["limit_changes"] or ()
         )
         asked, read_back = record["limits_asked"], record["limits_read_back"]
-        unheld = {str(name): str(why) for name, why in (record["unheld"] or {}).items()}
+        unheld = {str(name): str(why) for name, why in (record.get("unheld") or {}).items()}
         return cls(_limits(asked), ReadBack.from_dict(read_back), changes, unheld)
 
     @property

@@ -337,10 +337,9 @@ def _unheld(run: RunResult) -> Iterator[RunWarning]:
     others = {name: why for name, why in limits.unheld.items() if name not in told}
     for name, why in others.items():
         if name in ladder.EXTRAS:
-            yield RunWarning(
-                "best-effort", "warning", text_of(f"{ladder.EXTRAS[name]}: {why}", 300),
-                {"limit": name, "why": why},
-            )  # fmt: skip
+            code = "no-cgroup" if name == "accounting" else "best-effort"
+            text = text_of(f"{ladder.EXTRAS[name]}: {why}", 300)
+            yield RunWarning(code, "warning", text, {"limit": name, "why": why})
 
 
 def _by_rlimit(run: RunResult) -> Iterator[RunWarning]:

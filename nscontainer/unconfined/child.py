@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from nscontainer.limits import Limits
-from nscontainer.unconfined.accounts import LINUX
+from nscontainer.linux.accounts import LINUX
 
 CHANNEL_FD: Final = 3
 _ASIDE: Final = 10

@@ -23,10 +23,10 @@ from nscontainer.engine.answers import failure
 from nscontainer.engine.samplelog import SampleLog
 from nscontainer.errors import EngineError, NsContainerError, SpecError
 from nscontainer.ladder import unheld_by_a_process
+from nscontainer.linux.accounts import LINUX, Accounts
 from nscontainer.schema import INDEX
 from nscontainer.spec import NAMESPACES, ContainerSpec
 from nscontainer.unconfined import child
-from nscontainer.unconfined.accounts import LINUX, Accounts
 
 _USAGE: Final = INDEX["cpuacct.usage"]
 _NEVER: Final = 1 << 63

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import ordinary
+
 pytestmark = [pytest.mark.root, pytest.mark.cgroup1, pytest.mark.once]
 
 RUN = """
@@ -139,3 +141,44 @@ def test_a_namespace_that_linux_refuses(names: list[str], stage: list[str], tmp_
     assert "not-isolated" in codes
     assert shared == []
     assert network == "none"
+
+
+SPIN = """
+import json, time
+import nscontainer
+from nscontainer.errors import HostError
+code = "import time\\nx = bytearray(50 << 20)\\nwhile time.process_time() < 0.5: pass\\nprint(time.process_time())"
+def run(**options):
+    r = nscontainer.run(["python3", "-S", "-c", code], **options)
+    print(json.dumps([r.describe_exit(), r.cpu_s, r.totals["memory.peak"], sorted(r.limits.unheld),
+                      [w.code for w in r.warnings], r.isolation.word]))
+run()
+try:
+    run(cpu="20%", memory="64M")
+except HostError as error:
+    print(json.dumps([error.message, error.hint]))
+run(cpu="20%", memory="64M", best_effort=True)
+run(cpu_time="0.2s")
+"""
+
+
+@pytest.mark.userns
+def test_a_user_without_cgroups() -> None:
+    """Their containers are accounted by /proc and say so; limits are refused, or marked; CPU time holds."""
+    with ordinary.person() as user:
+        done = user.python(SPIN, env={"NSCONTAINER_STATE_DIR": f"{user.home}/s"})
+    assert done.returncode == 0, done.stderr
+    plain, refused, marked, ended = map(json.loads, done.stdout.splitlines())
+    how, cpu_s, peak, unheld, codes, word = plain
+    assert (how, unheld, word) == ("ok", ["accounting"], "isolated")
+    assert cpu_s == pytest.approx(0.5, rel=0.03)
+    assert 50 << 20 < peak < 70 << 20
+    assert "no-cgroup" in codes
+    assert "best-effort" not in codes
+    assert refused[0].startswith("cpu 20%, memory 67108864 can't be set: this user has no cgroup")
+    assert "nscontainer setup" in refused[1]
+    how, _, _, unheld, codes, word = marked
+    assert (how, unheld) == ("ok", ["accounting", "cpu_quota_us", "memory_bytes"])
+    assert codes.count("best-effort") == 2
+    assert ended[0].startswith("killed: CPU time of 200 ms used up")
+    assert 0.2 <= ended[1] < 0.3

@@ -1,4 +1,7 @@
-"""What an unconfined run has used: of its living processes from /proc, of its ended ones from wait4(2)."""
+"""What processes have used that have no cgroup: the living ones by /proc, the ended ones by wait4(2).
+
+Nothing but /proc needs Linux, so that an unconfined run is accounted on other systems too.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,18 @@ class Ended:
 
 
 class Accounts:
-    """Reads rows for a :class:`nscontainer.engine.samplelog.SampleLog`: all descendants of this process.
+    """Reads rows, as a :class:`nscontainer.linux.cgroup.Reader`.
 
     Where there is no /proc, only what has ended counts: while it runs, every figure is NA.
+
+    Parameters
+    ----------
+    first
+        A process that counts with all below it; without one, all below this process count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int | None = None) -> None:
+        self._first = first
         self.ended = Ended()
         self.executed = False
         """The process is the user's program: before, its memory is a copy of this one's."""
@@ -89,7 +98,8 @@ class Accounts:
         from nscontainer.linux import proctree
 
         live = proctree.Usage()
-        for pid in proctree.descendants(os.getpid()):
+        top = os.getpid() if self._first is None else self._first
+        for pid in (*(() if self._first is None else (top,)), *proctree.descendants(top)):
             one = proctree.usage(pid, whole=whole)
             if one is not None:
                 live.add(one)
