@@ -22,6 +22,7 @@ GROUPS: Final[tuple[tuple[str, ...], ...]] = (
     ("cpuset_mems",),
     ("memory_bytes", "memory_swap_bytes"),
     ("pids",),
+    ("cpu_time_s",),
 )
 """Fields of the cgroup's limits that hold together or not at all."""
 NETWORK: Final = ("net_rx_bps", "net_tx_bps", "net_delay_s", "net_loss")
