@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from nscontainer.image.store import Store
 from tests import ordinary
 from tests.integration import registries
 from tests.integration import rootfs_images as made
+from tests.integration.inside import eventually
 from tests.ordinary import Person
 
 pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.once]
@@ -27,14 +29,14 @@ pytestmark = [pytest.mark.root, pytest.mark.userns, pytest.mark.once]
 @pytest.fixture(scope="module")
 def user() -> Iterator[Person]:
     """An ordinary user with subordinate ids."""
-    with ordinary.person(12356) as one:
+    with ordinary.person() as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def lone() -> Iterator[Person]:
     """One without: root inside is all there is."""
-    with ordinary.person(12357, single=True) as one:
+    with ordinary.person(single=True) as one:
         yield one
 
 
@@ -308,6 +310,32 @@ def test_an_interrupted_build_leaves_nothing(user: Person) -> None:
         rest = build.stderr.read()
     assert build.wait() == 130, rest
     assert "Traceback" not in rest
+    assert not list((user.state_dir / "containers").iterdir())
+    assert user.nscontainer("prune", "--all", "--force").returncode == 0
+
+
+def test_gc_after_everything_was_killed(user: Person) -> None:
+    """What a container wrote under subordinate ids, closed to its user, goes with gc."""
+    given(user, "base.tar", saved(made.busybox().bytes()))
+    assert user.nscontainer("load", "-q", str(user.home / "base.tar")).returncode == 0
+    script = "mkdir -m 700 /p; echo x > /p/x; chown -R 5:6 /p; echo ready; sleep 1000"
+    words = ["run", "--rm", "--image", "saved:1", "--", "sh", "-c", script]
+    program = [sys.executable, "-m", "nscontainer", *words]
+    with user.start(program, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        going = user.processes()
+        for number in (
+            signal.SIGSTOP,
+            signal.SIGKILL,
+        ):  # first still: none may tidy up after another
+            for pid in going:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+    assert eventually(lambda: not user.processes())
+    (closed,) = (user.state_dir / "containers").glob("*/upper0/p")
+    assert closed.stat().st_uid == user.subids + 4
+    assert user.nscontainer("gc").stdout.endswith(": removed its files\n")
     assert not list((user.state_dir / "containers").iterdir())
     assert user.nscontainer("prune", "--all", "--force").returncode == 0
 
