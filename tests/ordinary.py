@@ -154,8 +154,10 @@ def person(uid: int | None = None, *, single: bool = False) -> Iterator[Person]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _settled(one)
-        shutil.rmtree(home)
-        shutil.rmtree(apart)
+        try:
+            shutil.rmtree(home)
+        finally:
+            shutil.rmtree(apart)
     assert not left, f"ran on: {left}"
 
 
