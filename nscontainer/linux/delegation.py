@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from dataclasses import replace
 
-from nscontainer.linux import cgroup1, cgroup2, cgroup_find, systemd, userns
+from nscontainer.linux import cgroup1, cgroup2, cgroup_find, userns
 from nscontainer.linux.cgroup_find import ENGINE, NAMED, CgroupMount, Layout
 from nscontainer.linux.syscalls import KernelError
 
@@ -53,10 +52,12 @@ def enter_scope() -> str | None:
     own = _own(mount)
     if own is not None and cgroup_find.is_ours(own) and cgroup_find.is_delegated(own):
         return None
+    from nscontainer.linux import systemd  # nothing that root's spawner has to load
+
     pid = os.getpid()
     try:
         systemd.start_scope(
-            f"nscontainer-{pid}-{secrets.token_hex(3)}.scope", pid, "nscontainer's containers"
+            f"nscontainer-{pid}-{os.urandom(3).hex()}.scope", pid, "nscontainer's containers"
         )
     except systemd.SystemdError as error:
         return str(error)
