@@ -247,7 +247,7 @@ def test_a_users_container_in_a_scope(ann: Ann) -> None:
     assert one["status"] == "running"
     base, _, _ = one["cgroup"]["paths"]["memory"].partition(".scope/")
     done = ann.run(*command, "stats", "--no-stream", "long")
-    assert "64MiB" in done.stdout.replace(" ", ""), (done.stdout, done.stderr)
+    assert "64.0MiB" in done.stdout, (done.stdout, done.stderr)
     for line in Path(f"{base}.scope/{cgroup_find.ENGINE}/cgroup.procs").read_text().split():
         os.kill(int(line), signal.SIGKILL)  # the monitor, and with it the container
     settle(lambda: not os.path.exists(f"{base}.scope"))
