@@ -168,7 +168,7 @@ def _why_no_user_namespace() -> tuple[str, str]:
     ):  # fmt: skip
         if read(f"/proc/sys/{path}") == bad and (cause == "userns-max" or not is_root()):
             return f"{lost}; {what}", cause
-    return f"{lost}; this process is confined itself", "caps"
+    return f"{lost}; this process is confined itself", "userns-confined"
 
 
 def namespaces() -> Iterator[Seen]:
@@ -236,8 +236,10 @@ def own_proc() -> Iterator[Seen]:
 
 
 def _mount_proc() -> str:
-    for fstype in ("proc", "sysfs"):
-        os.close(mount.new_filesystem(fstype, source=fstype))
+    strict = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
+    # As the engine mounts them: where the host's own is read-only, a writable one is too revealing.
+    for fstype, attrs in (("proc", strict), ("sysfs", strict | mount.MOUNT_ATTR_RDONLY)):
+        os.close(mount.new_filesystem(fstype, attrs=attrs, source=fstype))
     return "mounted in a user namespace"
 
 

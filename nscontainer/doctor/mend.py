@@ -20,6 +20,11 @@ _PRIVILEGED: Final = (
     "docker run --privileged --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup "
     "-v nscontainer:/var/lib/nscontainer …"
 )
+_UNCONFINED: Final = (
+    "docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
+    "--security-opt apparmor=unconfined -v nscontainer:/var/lib/nscontainer … (without limits; all of "
+    "it takes --privileged)"
+)
 _POD: Final = (
     "have the pod run with securityContext: {privileged: true} and a volume at /var/lib/nscontainer"
 )
@@ -33,6 +38,8 @@ _CONFINED: Final = {
     "docker": _PRIVILEGED,
 }
 _ROOT: Final = {**_CONFINED, "linux": _RUN_AS_ROOT}
+_LET_IN: Final = {**_CONFINED, "docker": _UNCONFINED}
+"""For what an ordinary user may have, and a container's own confinement forbids."""
 _OTHER_STATE_DIR: Final = "set NSCONTAINER_STATE_DIR to a directory of yours on ext4, xfs or btrfs"
 _SYSTEMD: Final = "put [boot] systemd=true into /etc/wsl.conf, then in Windows: wsl --shutdown"
 
@@ -85,13 +92,12 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
         "docker": "docker run --cap-add SYS_RESOURCE, or --ulimit with what is needed",
         "linux": "raise the limit before: ulimit -Hn 1048576 in a shell that may",
     },
-    "clone": {**_CONFINED, "linux": "boot Linux >= 5.3; inside a container, run it privileged"},
+    "clone": {**_LET_IN, "linux": "boot Linux >= 5.3; inside a container, run it privileged"},
     "namespace": {"linux": "boot your distribution's own Linux: it is built with all of them"},
     "userns-max": _sysctl("user.max_user_namespaces=15000"),
     "userns-clone": _sysctl("kernel.unprivileged_userns_clone=1"),
     "userns-apparmor": _sysctl("kernel.apparmor_restrict_unprivileged_userns=0"),
     "subids": {
-        **_CONFINED,
         "fedora": "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
         "arch": "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
         "linux": "sudo apt install uidmap && sudo usermod --add-subuids 100000-165535 "
@@ -105,7 +111,11 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "tun": {**_CONFINED, "linux": "sudo chmod 666 /dev/net/tun (as udev has it on most systems)"},
     "slirp4netns": _package("slirp4netns", "slirp4netns", "slirp4netns"),
-    "proc": {**_CONFINED, "linux": "run it where /proc and /sys have nothing mounted over them"},
+    "userns-confined": {
+        **_LET_IN,
+        "linux": "run it outside of what confines it (a seccomp filter, a program's AppArmor profile)",
+    },
+    "proc": {**_LET_IN, "linux": "run it where /proc and /sys have nothing mounted over them"},
     "overlay-module": {**_CONFINED, "linux": "sudo modprobe overlay"},
     "overlay-upper": {
         "docker": "give it a volume: docker run -v nscontainer:/var/lib/nscontainer …",
