@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nscontainer.doctor.finding import Finding, Status, at_length, chosen, report, to_json, verdict
-from nscontainer.doctor.mend import mend, places
+from nscontainer.doctor.mend import CONFINED, mend, places
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import HostError, NsContainerError, SetupError
 
@@ -71,12 +71,18 @@ def _examine(*, python: bool) -> Iterator[Finding]:
             status=seen.status,
             detail=seen.detail,
             why=seen.why,
-            mend=mend(seen.cause, place) if seen.cause and seen.status != "works" else "",
+            mend=_mend(seen, place) if seen.status != "works" else "",
             needed=seen.needed,
             cause=seen.cause if seen.status != "works" else "",
         )
     if python:
         yield from _packages(place)
+
+
+def _mend(seen: Seen, place: tuple[str, ...]) -> str:
+    if seen.mend and not CONFINED & {*place}:
+        return seen.mend
+    return mend(seen.cause, place) if seen.cause else ""
 
 
 def _no_linux() -> Finding:

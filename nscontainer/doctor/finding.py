@@ -155,7 +155,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     rung = "containers run here"
     if limited is not None and limited.status == "works":
         rung += ", with limits"
-    elif limited is not None:
+    elif limited is not None and limited.status == "missing":
         cgroup = next(
             (f for f in findings if f.name == "cgroup" and f.status == "missing"), limited
         )

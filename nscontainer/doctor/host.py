@@ -12,7 +12,7 @@ from nscontainer import units
 from nscontainer.doctor.kernel import is_root, read, storage_directory
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import NsContainerError, one_line
-from nscontainer.linux import cgroup, procfs
+from nscontainer.linux import cgroup, delegation, procfs
 from nscontainer.schema import INDEX, NA
 from nscontainer.spec import Limits
 
@@ -32,19 +32,10 @@ _TRIAL: Final = Limits(cpu_quota_us=20_000, cpu_period_us=100_000, pids=100, mem
 
 def cgroups() -> Iterator[Seen]:
     """Make a cgroup, set limits, read them back, read the figures, remove it."""
-    try:
-        layout = cgroup.detect()
-    except NsContainerError as error:
-        why = "limits and figures are the cgroup's"
-        yield Seen("cgroup", "missing", error.message, why, "cgroup-none", needed=is_root())
-        return
-    if not layout.controllers and layout.unified is None:
-        detail = "none is this user's to write"
-        yield Seen("cgroup", "missing", detail, _NO_CGROUP, "delegation")
-        return
+    layout = delegation.prepare()  # as the spawner does: this process goes into a scope of its own
     if layout.version == "none":
-        why = "limits and figures are the cgroup's"
-        yield Seen("cgroup", "missing", layout.cause or "", why, "cgroup-none", needed=True)
+        detail = layout.cause or "there is none"
+        yield Seen("cgroup", "missing", detail, _NO_CGROUP, "delegation", mend=layout.hint or "")
         return
     version = {"v1": "version 1", "v2": "version 2", "hybrid": "version 1, with version 2 beside"}
     detail = version[layout.version]
@@ -55,14 +46,14 @@ def cgroups() -> Iterator[Seen]:
             want=cgroup.default_want(layout) | {"freezer", "io"},
         )
     except (NsContainerError, OSError) as error:
-        why = f"none can be made: {error}"
+        detail += f"; none can be made: {getattr(error, 'message', error)}"
         root = is_root()
         cause = "cgroup-write" if root else "delegation"
-        yield Seen("cgroup", "missing", detail, why, cause, needed=root)
+        yield Seen("cgroup", "missing", detail, _NO_CGROUP, cause, needed=root)
         return
     try:
-        yield Seen("cgroup", "works", f"{detail}; one was made and removed", needed=True)
-        yield from _controllers(made)
+        yield Seen("cgroup", "works", f"{detail}; one was made and removed")
+        yield from _controllers(made, layout)
         yield from _limits(made)
         yield from _figures(made)
         yield from _control(made)
@@ -71,7 +62,7 @@ def cgroups() -> Iterator[Seen]:
         made.close()
 
 
-def _controllers(made: cgroup.Cgroup) -> Iterator[Seen]:
+def _controllers(made: cgroup.Cgroup, layout: cgroup.Layout) -> Iterator[Seen]:
     for name, lost in _CONTROLLERS.items():
         key = name if made.version == "v2" else _V1.get(name, name)
         label = f"controller {name}"
@@ -79,8 +70,12 @@ def _controllers(made: cgroup.Cgroup) -> Iterator[Seen]:
             yield Seen(label, "works", made.paths[key].rsplit("/nscontainer/", 1)[0])
         else:
             why = f"without it no {lost}"
-            cause = f"controller:{key}"
-            yield Seen(label, "missing", f"{key} isn't there for us", why, cause)
+            cause, hint = f"controller:{key}", layout.hint or ""
+            where = layout.barred.get(key)
+            detail = (
+                f"there is one in {where}, not for us" if where else f"{key} isn't there for us"
+            )
+            yield Seen(label, "missing", detail, why, cause, mend=hint if where else "")
 
 
 def _limits(made: cgroup.Cgroup) -> Iterator[Seen]:

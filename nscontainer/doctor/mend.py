@@ -37,6 +37,8 @@ _CONFINED: Final = {
     "nscontainer": "start it on the host: this is itself a container of nscontainer",
     "docker": _PRIVILEGED,
 }
+CONFINED: Final = frozenset(_CONFINED)
+"""The places whose operator alone can mend what they forbid."""
 _ROOT: Final = {**_CONFINED, "linux": _RUN_AS_ROOT}
 _LET_IN: Final = {**_CONFINED, "docker": _UNCONFINED}
 """For what an ordinary user may have, and a container's own confinement forbids."""

@@ -17,3 +17,5 @@ class Seen:
     why: str = ""
     cause: str = ""
     needed: bool = False
+    mend: str = ""
+    """What mends it where nothing confines this process: known better by what refused it."""

@@ -55,16 +55,21 @@ def _spinner() -> Seen:
     """Have a quota throttle an endless loop: that it was written and read back is not yet proof."""
     spin = ["sh", "-c", "while :; do :; done"]
     try:
-        record = _run(spin, cpu="20%", memory="64M", pids_limit=20, timeout=_SPIN_S)
+        record = _run(
+            spin, cpu="20%", cpu_period=10_000, memory="64M", pids_limit=20, timeout=_SPIN_S
+        )
     except (NsContainerError, OSError) as error:
         message = getattr(error, "message", str(error))
-        return Seen(LIMITED, "missing", message, _NO_LIMITS, "delegation")
+        hint = getattr(error, "hint", None) or ""
+        return Seen(LIMITED, "missing", message, _NO_LIMITS, "delegation", mend=hint)
     used_ns = record["final"][_USAGE] - record["baseline"][_USAGE]
     throttled = record["final"][_THROTTLED] - record["baseline"][_THROTTLED]
     share = used_ns / max(1, record["wall_ns"])
     if throttled < 1:
         detail = f"a spinner at 20% of a CPU used {share:.0%}, and was never throttled"
-        return Seen(LIMITED, "missing", detail, _NO_LIMITS, "report")
+        return Seen(
+            LIMITED, "limited", detail, "the quota was taken, and not seen to hold", "report"
+        )
     return Seen(LIMITED, "works", f"a spinner at 20% of a CPU was throttled, and used {share:.0%}")
 
 
