@@ -169,7 +169,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
             "take a capability away; ALL takes every one (repeat)", **_REPEAT),
     _option("isolation", "--seccomp", "seccomp", "default|unconfined", "system call filter"),
     _option("isolation", "--security-opt", "security_opt", "OPTION",
-            "Docker's form: seccomp=unconfined (repeat)", **_REPEAT),
+            "Docker's form: seccomp=unconfined; systempaths=unconfined shows all of /proc and /sys (repeat)",
+            **_REPEAT),
     _option("isolation", "--privileged", "privileged", None, argparse.SUPPRESS),
 
     _option("measuring", "--sample", "sample", "TIME",
@@ -340,9 +341,12 @@ def _security_opt(text: str, kwargs: dict[str, Any]) -> None:
     name, _, value = text.replace(":", "=", 1).partition("=")
     if name == "seccomp" and value in ("default", "unconfined"):
         kwargs["seccomp"] = value
+    elif name == "systempaths" and value in ("default", "unconfined"):
+        kwargs["systempaths"] = value
     elif name != "no-new-privileges" or value not in ("", "true"):  # that is always so here
         message = f"security-opt {text!r} is not supported"
-        raise SpecError(message, hint="seccomp=unconfined, seccomp=default or no-new-privileges")
+        hint = "seccomp=unconfined, systempaths=unconfined or no-new-privileges"
+        raise SpecError(message, hint=hint)
 
 
 # --- a parser whose errors are ours ----------------------------------------------------------

@@ -28,7 +28,7 @@ _OF_PLAN: Final = ("repeat", "warmup", "until", "most_repeats", "metric", "seed"
 _OF_RUNNING: Final = (
     "executor", "resume", "check", "on_progress", "on_result", "store", "share_cpus", "cell",
 )  # fmt: skip
-REACHING: Final = ("volumes", "mounts", "cap_add", "share", "publish", "seccomp")
+REACHING: Final = ("volumes", "mounts", "cap_add", "share", "publish", "seccomp", "systempaths")
 """Options by which somebody's file would reach out of its container: they are yours to give."""
 _FACTS: Final = {
     "host": "host",

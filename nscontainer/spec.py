@@ -77,6 +77,8 @@ class ContainerSpec:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
+    systempaths: Literal["default", "unconfined"] = "default"
+    """``unconfined``: nothing of /proc and /sys is masked or read-only, as a container in it needs."""
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
     init: bool = False
@@ -245,6 +247,7 @@ def build(
     cap_add: Iterable[str] = (),
     cap_drop: Iterable[str] = (),
     seccomp: str = "default",
+    systempaths: str = "default",
     read_only: bool = False,
     volumes: Iterable[str | Mount] = (),
     tmpfs: Iterable[str | Mount] = (),
@@ -311,6 +314,9 @@ def build(
     if seccomp not in ("default", "unconfined"):
         message = f"seccomp {seccomp!r} is not known"
         raise SpecError(message, hint="default or unconfined")
+    if systempaths not in ("default", "unconfined"):
+        message = f"systempaths {systempaths!r} is not known"
+        raise SpecError(message, hint="default or unconfined")
     if _IMAGE.fullmatch(str(image)) is None:
         message = f"image {image!r} can't be a name"
         raise SpecError(message, hint="as python:3.12-slim, mylab:1, or an image's id")
@@ -332,6 +338,7 @@ def build(
             "hostname": hostname, "share": share, "network": network != "none", "ip": ip,
             "add-host": add_hosts, "dns": servers, "publish": published,
             "cap-add": cap_add, "cap-drop": cap_drop, "seccomp": seccomp != "default",
+            "systempaths": systempaths != "default",
             "read-only": read_only, "volume": volumes, "mount": mounts, "tmpfs": tmpfs,
             "init": init, "tty": tty, "session": session,
         }  # fmt: skip
@@ -359,6 +366,7 @@ def build(
         cap_add=tuple(cap_add),
         cap_drop=tuple(cap_drop),
         seccomp=seccomp,  # type: ignore[arg-type]  # checked above
+        systempaths=systempaths,  # type: ignore[arg-type]  # checked above
         read_only=read_only,
         mounts=tuple(v if isinstance(v, Mount) else parse_volume(v) for v in volumes)
         + tuple(m if isinstance(m, Mount) else parse_mount(m) for m in mounts)

@@ -79,7 +79,7 @@ def rerun_command(argv: Sequence[str]) -> int:
         "--trust",
         metavar="NAME,…",
         default="",
-        help="take as they stand in the file: volumes, mounts, cap_add, share, publish, seccomp",
+        help="take as they stand in the file: volumes, mounts, cap_add, share, publish, seccomp, systempaths",
     )
     made.add_argument("-o", "--export", metavar="FILE.zip", help="keep the runs of here in a file")
     made.add_argument("--plot", metavar="FILE.png", help="draw both (also .svg, .pdf)")

@@ -80,7 +80,7 @@ def _examine(*, python: bool) -> Iterator[Finding]:
 
 
 def _mend(seen: Seen, place: tuple[str, ...]) -> str:
-    if seen.mend and not CONFINED & {*place}:
+    if seen.mend and not (seen.cause and CONFINED & {*place}):
         return seen.mend
     return mend(seen.cause, place) if seen.cause else ""
 

@@ -34,7 +34,9 @@ _BINDER: Final = (
 _CONFINED: Final = {
     "binder": _BINDER,
     "kubernetes": _POD,
-    "nscontainer": "start it on the host: this is itself a container of nscontainer",
+    "nscontainer": "start it on the host, or give the container of nscontainer that this is: "
+    "--security-opt seccomp=unconfined --security-opt systempaths=unconfined --cap-add ALL, and a volume "
+    "at $NSCONTAINER_STATE_DIR",
     "docker": _PRIVILEGED,
 }
 CONFINED: Final = frozenset(_CONFINED)
@@ -139,11 +141,6 @@ MENDS: Final[Mapping[str, Mapping[str, str]]] = {
     "netem": {
         **_CONFINED,
         "linux": "sudo modprobe sch_netem, or a Linux with CONFIG_NET_SCH_NETEM",
-    },
-    "cgroup-none": {
-        **_CONFINED,
-        "wsl2": _SYSTEMD,
-        "linux": "sudo mount -t cgroup2 none /sys/fs/cgroup",
     },
     "cgroup-write": _ROOT,
     "unified": {

@@ -13,7 +13,7 @@ from nscontainer.doctor.kernel import scratch
 from nscontainer.doctor.seen import Seen
 from nscontainer.engine import spawner_client
 from nscontainer.engine.container import Container
-from nscontainer.errors import NsContainerError, one_line
+from nscontainer.errors import HostError, NsContainerError, one_line
 from nscontainer.schema import INDEX
 
 _NAME = "a container"
@@ -41,6 +41,8 @@ def _true() -> Seen:
     begin = time.monotonic()
     try:
         record = _run(["true"])
+    except HostError as error:  # which says itself what is missing, and how to mend it
+        return Seen(_NAME, "missing", error.message, "", "", needed=True, mend=error.hint or "")
     except (NsContainerError, OSError) as error:
         return Seen(_NAME, "missing", one_line(error), _WHY, "report", needed=True)
     took_ms = (time.monotonic() - begin) * 1e3

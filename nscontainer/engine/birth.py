@@ -529,6 +529,11 @@ class Birth:
                 "notes": [
                     *self.request.images.notes,
                     *(f"no {name} namespace: {why}" for name, why in self.request.missing.items()),
+                    *(
+                        ["all of /proc and /sys is shown"]
+                        if self.spec.systempaths != "default"
+                        else []
+                    ),
                 ],
             },
         }

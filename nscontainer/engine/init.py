@@ -154,7 +154,8 @@ def set_up(plan: InitPlan) -> list[tuple[str, int]]:
         _attach_files(plan)
         _attach_volumes(plan)
     with stage("masks"):
-        masks.hide()
+        if plan.spec.systempaths != "unconfined":
+            masks.hide()
     with stage("system"):
         _name_and_network(plan)
     with stage("filter"):  # what is left to do is nothing that it forbids

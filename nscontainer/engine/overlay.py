@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from nscontainer.errors import HostError
 from nscontainer.linux import mount
-from nscontainer.linux.syscalls import kernel_error
+from nscontainer.linux.procfs import mountinfo
+from nscontainer.linux.syscalls import KernelError, kernel_error
 
 _STRING: Final = 255
 """How long a value may be that fsconfig(2) takes (fs/fsopen.c)."""
@@ -49,7 +51,27 @@ def unite(
             pairs = [*(("lowerdir+", path) for path in lowerdirs), *options.items()]
         else:
             return _by_mount(whole, options, attrs, scratch)
-        return mount.new_filesystem("overlay", pairs, attrs=attrs, source="nscontainer")
+        try:
+            return mount.new_filesystem("overlay", pairs, attrs=attrs, source="nscontainer")
+        except KernelError as error:
+            if error.errno == errno.EINVAL and any(map(_is_overlay, lowerdirs)):
+                raise _too_deep() from None
+            raise
+
+
+def _is_overlay(path: str) -> bool:
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    return any(m.fstype == "overlay" and m.device == wanted for m in mountinfo())
+
+
+def _too_deep() -> HostError:
+    """Say what Linux only writes to its log (FILESYSTEM_MAX_STACK_DEPTH, include/linux/fs.h)."""
+    message = (
+        "overlayfs goes two deep and no deeper: this root filesystem is an overlay on an overlay"
+    )
+    hint = "run a stored image, whose layers lie in NSCONTAINER_STATE_DIR: nscontainer import"
+    return HostError(message, hint=hint, row="overlay")
 
 
 def _by_mount(lowerdir: str, options: dict[str, str | None], attrs: int, scratch: str) -> int:

@@ -15,7 +15,7 @@ from nscontainer.network.records import DEFAULT
 from nscontainer.spec import ContainerSpec
 
 _OF_A_KIND: Final = (
-    "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "cold",
+    "image", "hostname", "host_namespaces", "read_only", "cap_add", "cap_drop", "seccomp", "systempaths", "cold",
     "network", "add_hosts", "dns",
 )  # fmt: skip
 """What must be the same in a spec for one container to stand by for another."""

@@ -277,7 +277,7 @@ def causes() -> set[str]:
 def test_every_cause_has_a_mend_everywhere() -> None:
     """Whatever is missing, and wherever, there is something to do."""
     named = causes()
-    assert {"root", "caps", "libseccomp", "cgroup-none", "disk", "bridge", "netem", "loop"} <= named
+    assert {"root", "caps", "libseccomp", "delegation", "disk", "bridge", "netem", "loop"} <= named
     for cause in (named - {""}) | set(MENDS):
         for place in PLACES:
             assert mend(cause, (place,)), (cause, place)
@@ -290,7 +290,7 @@ def test_every_cause_has_a_mend_everywhere() -> None:
         ("libseccomp", "fedora", "sudo dnf install libseccomp"),
         ("libseccomp", "arch", "sudo pacman -S libseccomp"),
         ("userns-apparmor", "ubuntu", "kernel.apparmor_restrict_unprivileged_userns=0"),
-        ("cgroup-none", "wsl2", "systemd=true"),
+        ("delegation", "wsl2", "systemd=true"),
         ("caps", "docker", "docker run --privileged"),
         ("caps", "kubernetes", "privileged: true"),
         ("caps", "binder", "a Linux machine of your own"),
