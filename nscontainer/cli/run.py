@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nscontainer import options, spec
@@ -18,9 +18,12 @@ from nscontainer.errors import NsContainerError, SpecError
 if TYPE_CHECKING:
     from nscontainer.engine.container import Container
     from nscontainer.measure.result import RunResult
+    from nscontainer.measure.run_warnings import RunWarning
 
 STOP_TIMEOUT_S: Final = 10.0
 """How long a container has to end after a SIGTERM to us, as ``docker stop`` gives it."""
+OF_THE_LADDER: Final = frozenset({"best-effort", "not-isolated", "rlimit"})
+"""Warnings of what was asked for and not had."""
 
 
 def run_command(argv: Sequence[str]) -> int:
@@ -222,13 +225,16 @@ def stopping(container: Container) -> Iterator[None]:
 def report(record: dict[str, Any], container: Container, given: argparse.Namespace) -> None:
     """Write the files that were asked for, and the summary where somebody reads it."""
     card = not record.get("exec_error") and (given.card or (not given.quiet and os.isatty(2)))
-    if not (card or given.usage or given.result):
+    less = (given.best_effort or given.unconfined) and not given.quiet
+    if not (card or less or given.usage or given.result):
         return
     from nscontainer.measure.result import RunResult
 
     result = RunResult.from_record(record, container.samples())
     if card:
         print_summary(result)
+    elif less:  # told to a log as well: what was asked for and not had must not go unsaid
+        _print_warnings(w for w in result.warnings if w.code in OF_THE_LADDER)
     try:
         if given.result:
             result.save(given.result)
@@ -246,5 +252,9 @@ def print_summary(result: RunResult) -> None:
     from nscontainer.measure import headline
 
     print(" · ".join(headline.parts(result)), file=sys.stderr)
-    for warning in result.warnings:
+    _print_warnings(result.warnings)
+
+
+def _print_warnings(warnings: Iterable[RunWarning]) -> None:
+    for warning in warnings:
         print(f"warning: {warning.message}", file=sys.stderr)

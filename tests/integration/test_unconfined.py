@@ -262,3 +262,15 @@ def test_it_cannot_be_paused() -> None:
     r = nscontainer.run(["sleep", "60"], unconfined=True, on_start=started)
     assert seen == ["running"]
     assert r.killed_by == "user"
+
+
+def test_a_shells_log_is_told() -> None:
+    """Where standard error is a file there is no summary, but that it was no container is said; -q is quiet."""
+    command = [sys.executable, "-m", "nscontainer", "run", "--unconfined"]
+    done = subprocess.run([*command, "--", "true"], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("warning: not isolated: a plain process")
+    assert done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [*command, "-q", "--", "true"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
