@@ -9,7 +9,7 @@ from nscontainer import options
 from nscontainer.errors import NotFoundError, SpecError
 from nscontainer_magics import image_commands
 
-USAGE: Final = "[--status S] [--what TEXT] | [ID | rm ID… | IMAGE]"
+USAGE: Final = "[--what TEXT | ID | rm ID… | IMAGE]"
 SUMMARY: Final = "the sweeps that are kept, or one; what made an image"
 
 

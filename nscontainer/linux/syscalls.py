@@ -127,15 +127,22 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 
+_OPENAT2_TRIES: Final = 1000
+"""As a mount takes some microseconds, so many in a row are no race but a rule's refusal."""
+
+
 def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
-    """Open a path with a rule for how it may resolve: openat2(2). The fd is close-on-exec."""
+    """Open a path with a rule for how it may resolve: openat2(2). The fd is close-on-exec.
+
+    With ``..`` on the way, Linux gives EAGAIN where anything was renamed or mounted meanwhile, anywhere
+    on the machine; it is asked again then, as the manual page has it.
+    """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall(
-        OPENAT2,
-        "openat2",
-        dirfd,
-        os.fsencode(path),
-        ctypes.byref(how),
-        ctypes.sizeof(how),
-        path=path,
-    )
+    arguments = (dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    for _ in range(_OPENAT2_TRIES - 1):
+        try:
+            return syscall(OPENAT2, "openat2", *arguments, path=path)
+        except KernelError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    return syscall(OPENAT2, "openat2", *arguments, path=path)

@@ -65,7 +65,10 @@ def test_children_are_counted_also_orphaned_ones() -> None:
 
 def test_memory_peak() -> None:
     """100 MB that were held are in the peak, and little more."""
-    r = nscontainer.run([sys.executable, "-S", "-c", "x = bytearray(10**8)"], unconfined=True)
+    code = (
+        "import time; x = bytearray(10**8); time.sleep(0.3)"  # long enough to be seen: getrusage(2)
+    )
+    r = nscontainer.run([sys.executable, "-S", "-c", code], unconfined=True)
     peak = r.totals["memory.peak"]
     assert peak is not None
     assert 10**8 < peak < 1.3 * 10**8
