@@ -120,13 +120,13 @@ def _name(plan: Plan, *, single: bool) -> str:
 
 
 def replaying() -> Path | None:
-    """Give the folder that recordings are taken from, None where containers run or none is named."""
+    """Give the folder that recordings are taken from, None where containers with limits run or none is named."""
     folder = os.environ.get(REPLAY)
     return Path(folder) if folder and refused() is not None else None
 
 
 def refused() -> str | None:
-    """Say why no container runs here; None where one can. Found out once in a process."""
+    """Say why no container runs here, or none with limits; None where one can. Found out once in a process."""
     if os.environ.get(ALWAYS, "") not in ("", "0"):
         return f"{ALWAYS} is set"
     error = _cannot()
@@ -138,9 +138,14 @@ def _cannot() -> HostError | None:
     from nscontainer import doctor
 
     findings = doctor.examine(python=False)
-    if all(finding.status != "missing" for finding in findings if finding.needed):
-        return None
-    return doctor.explain_missing(findings)
+    if any(finding.status == "missing" for finding in findings if finding.needed):
+        return doctor.explain_missing(findings)
+    # What is recorded is about limits: without any it would fail at its first cell.
+    for finding in findings:
+        if finding.name == "cgroup" and finding.status == "missing":
+            message = f"no container with limits can run here: {finding.detail}"
+            return HostError(message, hint=finding.mend or "nscontainer doctor cgroup")
+    return None
 
 
 def find(plan: Plan) -> Sweep | None:
@@ -209,7 +214,6 @@ def _refusal(told: str) -> HostError:
 def line(recorded: str) -> str:
     """Say in one line what is shown in place of a run, and why."""
     reason = " ".join((refused() or "").split())
-    told = "no container can run here: "
-    if not reason.startswith((told, ALWAYS)):
-        reason = told + reason
+    if not reason.startswith(("no container ", ALWAYS)):
+        reason = f"no container can run here: {reason}"
     return f"{recorded}; {reason}"
