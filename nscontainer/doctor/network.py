@@ -10,7 +10,7 @@ from typing import Final
 from nscontainer.doctor import kernel, trial
 from nscontainer.doctor.seen import Seen
 from nscontainer.errors import HostError
-from nscontainer.linux import clone, nftables, prctl, tc, userns
+from nscontainer.linux import clone, mount, nftables, prctl, tc, userns
 from nscontainer.linux.rtnetlink import RtNetlink
 from nscontainer.network import usermode
 
@@ -63,6 +63,10 @@ def user_mode() -> Iterator[Seen]:
 def _slirp() -> None:
     if not kernel.is_root():
         userns.enter()
+    # slirp4netns shuts itself in by pivot_root and lets go of the old root, mounts beneath and all: where
+    # those are shared, as systemd has them, root's would be unmounted on the host.
+    clone.unshare(clone.CLONE_NEWNS)
+    mount.make_private()
     pid, pidfd = clone.clone3(clone.CLONE_NEWUSER | clone.CLONE_NEWNET, exit_signal=signal.SIGCHLD)
     if pid == 0:
         prctl.set_pdeathsig(signal.SIGKILL)

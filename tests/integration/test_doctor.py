@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from nscontainer.linux import clone
 from tests import ordinary
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def mounts_stay() -> Iterator[None]:
+    """No trial mounts or unmounts anything of the host's, where mounts are shared (systemd) either."""
+    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    yield
+    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
 
 
 @pytest.mark.root
@@ -49,11 +58,9 @@ def test_it_leaves_nothing_beside_the_state_directory(
 ) -> None:
     """The state directory isn't even made, and the trials' directory beside it is gone."""
     monkeypatch.setenv("NSCONTAINER_STATE_DIR", str(tmp_path / "deep" / "state"))
-    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     findings = doctor.examine(python=False)
     assert findings
     assert list(tmp_path.iterdir()) == []
-    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
 
 
 @pytest.mark.once
