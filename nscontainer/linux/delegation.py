@@ -31,7 +31,7 @@ def prepare() -> Layout:
     if layout.version == "v2" and layout.unified is not None:
         mount = _pure_v2()
         own = None if mount is None else _own(mount)
-        if own == layout.unified:
+        if own == layout.unified and not _is_systemds(own):
             # Where it doesn't go, a limit that needs a controller is refused, with this as the cause.
             with contextlib.suppress(KernelError):
                 cgroup2.make_room(layout.unified, ENGINE)
@@ -74,6 +74,11 @@ def _pure_v2() -> CgroupMount | None:
         elif any(option in cgroup1.V1_NAMES for option in mount.options):
             layout_v1 = True
     return None if layout_v1 else unified
+
+
+def _is_systemds(path: str) -> bool:
+    """Tell whether a cgroup is only ours as everything is: root without capabilities, in its own service."""
+    return userns.outer_uid() == 0 and not cgroup_find.is_delegated(path)
 
 
 def _own(mount: CgroupMount) -> str | None:
