@@ -759,7 +759,9 @@ try:
         api.run(["sleep", "0.001"])
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-time.sleep(0.5)
+deadline = time.monotonic() + 60
+while os.listdir({str(engine)!r} + "/containers") and time.monotonic() < deadline:
+    time.sleep(0.02)
 print(os.listdir({str(engine)!r} + "/containers"), flush=True)
 api.run(["true"])
 """
