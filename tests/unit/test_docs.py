@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nscontainer import doctor
+from nscontainer.doctor import Finding
 from tests.host import ROOT
 from tools import doc_tables
 
@@ -106,3 +108,14 @@ def test_the_readme_has_pictures_of_a_sane_size_and_both_commands() -> None:
     assert all((ROOT / picture).stat().st_size <= 200_000 for picture in pictures)
     assert "make demo" in readme
     assert "make test" in readme
+
+
+def test_hosts_page_has_the_rungs() -> None:
+    """docs/hosts.md says what the doctor's verdict says."""
+    hosts = page(ROOT / "docs" / "hosts.md")
+    limited = Finding(name="a limited container", status="works", detail="")
+    without = Finding(name="a limited container", status="missing", detail="…")
+    nothing = Finding(name="…", status="missing", detail="", needed=True)
+    for verdict in (doctor.verdict([limited]), doctor.verdict([without]).partition("…")[0]):
+        assert f"`{verdict}" in hosts
+    assert f"`{doctor.verdict([nothing])}`" in hosts
