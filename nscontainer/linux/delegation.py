@@ -11,8 +11,8 @@ import contextlib
 import os
 from dataclasses import replace
 
-from nscontainer.linux import cgroup1, cgroup2, cgroup_find, userns
-from nscontainer.linux.cgroup_find import ENGINE, NAMED, CgroupMount, Layout
+from nscontainer.linux import cgroup, cgroup1, cgroup_find, userns
+from nscontainer.linux.cgroup_find import NAMED, CgroupMount, Layout
 from nscontainer.linux.syscalls import KernelError
 
 
@@ -34,7 +34,7 @@ def prepare() -> Layout:
         if own == layout.unified and not _is_systemds(own):
             # Where it doesn't go, a limit that needs a controller is refused, with this as the cause.
             with contextlib.suppress(KernelError):
-                cgroup2.make_room(layout.unified, ENGINE)
+                cgroup.make_room(layout)
     if trouble is not None and layout.cause is not None:
         return replace(layout, cause=f"{layout.cause} ({trouble})")
     return layout
